@@ -1,0 +1,33 @@
+# One command each; what CI does is `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.PHONY: env run test lint bench soak clean
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml scripts/env.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/env.sh
+	@touch $(STAMP)
+
+run: env
+	@$(BIN)/python -m fungistor.node.sample
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -n 2 -m "not soak"
+
+bench: env
+	$(BIN)/python -m benchmarks
+
+soak: env
+	$(BIN)/pytest -m soak -s
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

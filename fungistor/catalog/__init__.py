@@ -1,0 +1,1 @@
+"""The serialized truth: a log of commands and the state it gives."""

@@ -1,0 +1,1 @@
+"""Every write to the catalog, as a frozen command with versioned bytes."""

@@ -1,0 +1,1 @@
+"""Pure: compress, seal, stripe, erasure-code, shard, manifest pages."""

@@ -1,0 +1,1 @@
+"""Key hierarchy: root, tenant, object, list; wrapping and derivation."""

@@ -1,0 +1,1 @@
+"""One running fungistor process: config, wiring, run, command line."""

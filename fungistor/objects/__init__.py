@@ -1,0 +1,1 @@
+"""Use cases: publish, read, verify. Knows ports, no adapters."""

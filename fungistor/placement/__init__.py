@@ -1,0 +1,1 @@
+"""Pure: which member holds which shard, and whom to ask in what order."""

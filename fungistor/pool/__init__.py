@@ -1,0 +1,1 @@
+"""The members as one shard store: connections, scatter, gather, health."""

@@ -1,0 +1,1 @@
+"""The append-only store of a member: its RESP protocol, client and daemon."""

@@ -1,0 +1,1 @@
+"""The member daemon: one process, one event loop, the original's disk format."""

@@ -1,0 +1,1 @@
+"""Production rooms under seeded fault plans, on virtual time."""
