@@ -1,0 +1,265 @@
+"""What the use cases take and give back, as values: the keys of `to_json` are the contract of `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from fungistor.errors import FungiStorError
+
+Json = dict[str, object]
+EntryType = Literal["file", "directory", "symlink"]
+MemberState = Literal["up", "slow", "paused", "down"]
+
+
+class Progress(Protocol):
+    """Told how far a long run has come. Called from any thread, often: the callee throttles."""
+
+    def __call__(self, done_bytes: int, total_bytes: int | None, label: str) -> None: ...
+
+
+def no_progress(done_bytes: int, total_bytes: int | None, label: str) -> None:
+    """Ignore how far the run has come."""
+
+
+class Report(Protocol):
+    """A result that has a line of `--json`."""
+
+    def to_json(self) -> Json: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """How `publish` reads paths and what it does with them. `profile` and `policy` are names."""
+
+    profile: str = "unixfs-v1-2025"
+    name: str | None = None
+    wrap: bool = False
+    hidden: bool = False
+    only_hash: bool = False
+    preserve_mode: bool = False
+    preserve_mtime: bool = False
+    policy: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOutcome:
+    """One object published. All sizes in bytes; `seconds` is wall time from the first read to the acknowledgement.
+
+    `survives` is how many further members may be lost without losing the object, at the acknowledgement. It and
+    `revision` are None where nothing was stored (`--only-hash`).
+    """
+
+    path: str
+    cid: str
+    name: str
+    profile: str
+    size: int
+    sealed: int
+    stored: int
+    new: int
+    survives: int | None
+    owed: int
+    skipped: int
+    revision: int | None
+    seconds: float
+
+    @property
+    def overhead(self) -> float | None:
+        """Stored bytes for each content byte; None for an empty object and where nothing was stored."""
+        return round(self.stored / self.size, 4) if self.size and self.revision is not None else None
+
+    def to_json(self) -> Json:
+        return {
+            "cid": self.cid,
+            "name": self.name,
+            "path": self.path,
+            "profile": self.profile,
+            "size": self.size,
+            "sealed": self.sealed,
+            "stored": self.stored,
+            "new": self.new,
+            "overhead": self.overhead,
+            "survives": self.survives,
+            "owed": self.owed,
+            "skipped": self.skipped,
+            "revision": self.revision,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFailure:
+    """One PATH of which nothing was committed, and why. The other paths of the run go on."""
+
+    path: str
+    error: FungiStorError
+
+    def to_json(self) -> Json:
+        return {"path": self.path, "error": error_json(self.error)}
+
+
+@dataclass(frozen=True, slots=True)
+class GetOutcome:
+    """What `get` wrote: `out` is the file or folder itself, `size` its content bytes."""
+
+    cid: str
+    out: str
+    type: EntryType
+    size: int
+    seconds: float
+
+    def to_json(self) -> Json:
+        return {
+            "cid": self.cid,
+            "out": self.out,
+            "type": self.type,
+            "size": self.size,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EntryLine:
+    """One entry of a directory. Bytes of a name that are no UTF-8 are surrogate escapes, as in `os.fsdecode`."""
+
+    name: str
+    cid: str
+    size: int
+    type: EntryType
+
+    def to_json(self) -> Json:
+        return {"name": self.name, "cid": self.cid, "size": self.size, "type": self.type}
+
+
+@dataclass(frozen=True, slots=True)
+class StatReport:
+    """What is known of a CID without asking every member. What no object holds alone is None."""
+
+    cid: str
+    type: EntryType
+    size: int
+    sealed: int | None
+    stored: int | None
+    stripes: int | None
+    policy: str | None
+    survives: int | None
+
+    def to_json(self) -> Json:
+        return {
+            "cid": self.cid,
+            "type": self.type,
+            "size": self.size,
+            "sealed": self.sealed,
+            "stored": self.stored,
+            "stripes": self.stripes,
+            "policy": self.policy,
+            "survives": self.survives,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectLine:
+    """One object of the catalog. `published` is in Unix seconds."""
+
+    cid: str
+    name: str
+    size: int
+    stored: int
+    survives: int | None
+    published: int
+
+    def to_json(self) -> Json:
+        return {
+            "cid": self.cid,
+            "name": self.name,
+            "size": self.size,
+            "stored": self.stored,
+            "survives": self.survives,
+            "published": self.published,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """The count of one object's shards after each was read and checked; good + missing + corrupt = shards."""
+
+    cid: str
+    shards: int
+    good: int
+    missing: int
+    corrupt: int
+    readable: bool
+    survives: int | None = None
+    by_member: Mapping[str, str] | None = None
+    """What was wrong with which member's shards, for a person."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 all good, 1 not all good but readable, 3 unreadable now."""
+        if not self.readable:
+            return 3
+        return 0 if self.good == self.shards else 1
+
+    def to_json(self) -> Json:
+        return {
+            "cid": self.cid,
+            "shards": self.shards,
+            "good": self.good,
+            "missing": self.missing,
+            "corrupt": self.corrupt,
+            "readable": self.readable,
+            "survives": self.survives,
+            "by_member": dict(self.by_member or {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLine:
+    """One member as it is believed to be now. `reason` says why it is not up."""
+
+    id: str
+    address: str
+    zone: str
+    state: MemberState
+    reason: str = ""
+
+    def to_json(self) -> Json:
+        return {
+            "id": self.id,
+            "address": self.address,
+            "zone": self.zone,
+            "state": self.state,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """The whole network in one value. `at_risk` objects can be read but lost margin; `unreadable` cannot be read now."""
+
+    members: tuple[MemberLine, ...]
+    objects: int
+    at_risk: int
+    unreadable: int
+    owed_shards: int
+    revision: int
+    sync: bool = True
+    """False under `up --no-sync`: nothing waits for the disk."""
+
+    def to_json(self) -> Json:
+        return {
+            "members": [member.to_json() for member in self.members],
+            "objects": self.objects,
+            "at_risk": self.at_risk,
+            "unreadable": self.unreadable,
+            "owed_shards": self.owed_shards,
+            "revision": self.revision,
+            "sync": self.sync,
+        }
+
+
+def error_json(error: FungiStorError) -> Json:
+    """Give the contract's `{kind, message, hint}` of an error."""
+    return {"kind": error.kind, "message": error.message, "hint": error.hint}
