@@ -237,7 +237,10 @@ class MemberLine:
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """The whole network in one value. `at_risk` objects can be read but lost margin; `unreadable` cannot be read now."""
+    """The whole network in one value.
+
+    `at_risk` objects can be read but lost margin, `unreadable` ones cannot be read now.
+    """
 
     members: tuple[MemberLine, ...]
     objects: int
