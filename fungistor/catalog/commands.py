@@ -1,1 +1,252 @@
-"""Every write to the catalog, as a frozen command with versioned bytes."""
+"""Every write to the catalog, as a frozen command with versioned bytes. The bytes stand in docs/formats/catalog.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from fungistor.catalog.fields import Fields, decode_array, encode_array
+from fungistor.catalog.record import (
+    DEBTORS_MAX,
+    MANIFEST_ID_BYTES,
+    MEMBER_NUMBER_MAX,
+    OBJECT_ID_BYTES,
+    Record,
+    record_fields,
+    take_record,
+)
+from fungistor.errors import CorruptError, InvalidError
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, SessionId
+from fungistor.limits import COMMAND_BYTES_MAX
+
+VERSION = 0
+
+SESSION_BYTES = 16
+ISSUER_BYTES_MAX = 32
+SIGNATURE_BYTES_MAX = 64
+MEMBERS_MAX = 4096
+MEMBER_ID_BYTES_MAX = 64
+ZONE_PARTS_MAX = 8
+WEIGHT_MAX = 2**32 - 1
+POLICY_BYTES_MAX = 64 << 10
+LATITUDE_MICRODEGREES = 90_000_000
+LONGITUDE_MICRODEGREES = 180_000_000
+
+NO_MANIFEST = b""
+"""`Publish.against` of a publisher that found no record."""
+
+
+class Kind(IntEnum):
+    """What a command does. Numbers are never reused."""
+
+    SET_LAYOUT = 0
+    PUBLISH = 1
+    PAY_OWED = 2
+
+
+class UnknownCommandError(CorruptError):
+    """A command of a version or kind that this program does not know: it must not guess the effect."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} is not known to this program", hint="update fungistor on this machine; reads go on meanwhile"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutMember:
+    """A member's place in a layout. Degrees are integers in millionths, so that no float is ever compared."""
+
+    number: MemberNumber
+    id: MemberId
+    zone: tuple[str, ...]
+    weight: int
+    lat_microdegrees: int | None = None
+    lon_microdegrees: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetLayout:
+    """Make a layout the newest one. Its number is one more than the newest's; `table` and `policy` are placement's."""
+
+    number: LayoutNumber
+    members: tuple[LayoutMember, ...]
+    table: bytes
+    policy: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish an object, or publish it again.
+
+    `against` is the `manifest_id` of the record that the publisher saw when it started, or `NO_MANIFEST`.
+    `fungistor.catalog.rules` says what follows when another publisher came first.
+    """
+
+    record: Record
+    against: bytes = NO_MANIFEST
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One member's debt for one object, as the payer saw it and as it is now: 0 <= after < before."""
+
+    member: MemberNumber
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class PayOwed:
+    """Lower an object's debts. Each payment counts only if the debt is still what the payer saw, so that two payers
+    of the same shards cannot pay twice."""
+
+    object_id: ObjectId
+    manifest_id: bytes
+    payments: tuple[Payment, ...]
+
+
+Body = SetLayout | Publish | PayOwed
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A body in its envelope. (session, sequence) names it: appended twice, it takes effect once.
+
+    `issuer` and `signature` are empty until commands are signed; the signature is over `signed_bytes`.
+    """
+
+    session: SessionId
+    sequence: int
+    body: Body
+    issuer: bytes = b""
+    signature: bytes = b""
+
+
+def encode_command(command: Command) -> bytes:
+    """Encode a command.
+
+    Raises:
+        InvalidError: a field is out of bounds, or the whole is over `COMMAND_BYTES_MAX`.
+    """
+    data = _encode(command, command.signature)
+    if len(data) > COMMAND_BYTES_MAX:
+        raise InvalidError(f"a command of {len(data)} bytes is over the {COMMAND_BYTES_MAX} that consensus takes")
+    try:
+        decode_command(data)
+    except CorruptError as error:
+        raise InvalidError(error.message) from error
+    return data
+
+
+def signed_bytes(command: Command) -> bytes:
+    """What a signature covers: the command with its signature left empty."""
+    return _encode(command, b"")
+
+
+def _encode(command: Command, signature: bytes) -> bytes:
+    kind, body = _body_fields(command.body)
+    envelope = [VERSION, command.session, command.sequence, command.issuer, signature, int(kind), body]
+    return encode_array(envelope)
+
+
+def _body_fields(body: Body) -> tuple[Kind, list[object]]:
+    match body:
+        case SetLayout():
+            members = [
+                [m.number, m.id, list(m.zone), m.weight, m.lat_microdegrees, m.lon_microdegrees] for m in body.members
+            ]
+            return Kind.SET_LAYOUT, [body.number, members, body.table, body.policy]
+        case Publish():
+            return Kind.PUBLISH, [record_fields(body.record), body.against]
+        case PayOwed():
+            payments = [number for p in body.payments for number in (p.member, p.before, p.after)]
+            return Kind.PAY_OWED, [body.object_id, body.manifest_id, payments]
+
+
+def decode_command(data: bytes) -> Command:
+    """Decode a command.
+
+    Raises:
+        UnknownCommandError: its version or its kind is one of a later program.
+        CorruptError: the bytes are no command.
+    """
+    fields = decode_array(data, "command")
+    version = fields.uint("version")
+    if version != VERSION:
+        raise UnknownCommandError(f"a command of version {version}")
+    session = SessionId(fields.bytes("session", SESSION_BYTES, SESSION_BYTES))
+    sequence = fields.uint("sequence")
+    issuer = fields.bytes("issuer", 0, ISSUER_BYTES_MAX)
+    signature = fields.bytes("signature", 0, SIGNATURE_BYTES_MAX)
+    kind = fields.uint("kind")
+    taker = _TAKERS.get(kind)
+    if taker is None:
+        raise UnknownCommandError(f"a command of kind {kind}")
+    body = taker(fields.array("body", 8))
+    fields.end()
+    return Command(session, sequence, body, issuer, signature)
+
+
+def _take_layout(fields: Fields) -> SetLayout:
+    number = LayoutNumber(fields.uint("number", least=1))
+    rows = fields.array("members", MEMBERS_MAX)
+    members: list[LayoutMember] = []
+    before = 0
+    while rows.more():
+        member = _take_member(rows.array("member", 6), least=before + 1)
+        before = member.number
+        members.append(member)
+    if len({member.id for member in members}) != len(members):
+        raise fields.wrong("members", "name the same id twice")
+    table = fields.bytes("table", 0, COMMAND_BYTES_MAX)
+    policy = fields.bytes("policy", 0, POLICY_BYTES_MAX)
+    fields.end()
+    return SetLayout(number, tuple(members), table, policy)
+
+
+def _take_member(fields: Fields, least: int) -> LayoutMember:
+    number = MemberNumber(fields.uint("number", MEMBER_NUMBER_MAX, least=least))
+    member_id = MemberId(fields.text("id", MEMBER_ID_BYTES_MAX))
+    parts = fields.array("zone", ZONE_PARTS_MAX)
+    zone: list[str] = []
+    while parts.more():
+        zone.append(parts.text("part", MEMBER_ID_BYTES_MAX))
+    weight = fields.uint("weight", WEIGHT_MAX)
+    lat = fields.optional_int("lat", -LATITUDE_MICRODEGREES, LATITUDE_MICRODEGREES)
+    lon = fields.optional_int("lon", -LONGITUDE_MICRODEGREES, LONGITUDE_MICRODEGREES)
+    if (lat is None) != (lon is None):
+        raise fields.wrong("lat and lon", "stand only together")
+    fields.end()
+    return LayoutMember(number, member_id, tuple(zone), weight, lat, lon)
+
+
+def _take_publish(fields: Fields) -> Publish:
+    record = take_record(fields.array("record", 14))
+    against = fields.bytes("against", 0, MANIFEST_ID_BYTES)
+    if len(against) not in (0, MANIFEST_ID_BYTES):
+        raise fields.wrong("against", f"is neither empty nor {MANIFEST_ID_BYTES} bytes")
+    fields.end()
+    return Publish(record, against)
+
+
+def _take_payments(fields: Fields) -> PayOwed:
+    object_id = ObjectId(fields.bytes("object id", OBJECT_ID_BYTES, OBJECT_ID_BYTES))
+    manifest_id = fields.bytes("manifest id", MANIFEST_ID_BYTES, MANIFEST_ID_BYTES)
+    numbers = fields.array("payments", 3 * DEBTORS_MAX)
+    payments: list[Payment] = []
+    before = 0
+    while numbers.more():
+        before = numbers.uint("member", MEMBER_NUMBER_MAX, least=before + 1)
+        debt = numbers.uint("before", least=1)
+        payments.append(Payment(MemberNumber(before), debt, numbers.uint("after", debt - 1)))
+    fields.end()
+    return PayOwed(object_id, manifest_id, tuple(payments))
+
+
+_TAKERS: dict[int, Callable[[Fields], Body]] = {
+    Kind.SET_LAYOUT: _take_layout,
+    Kind.PUBLISH: _take_publish,
+    Kind.PAY_OWED: _take_payments,
+}

@@ -1,0 +1,184 @@
+"""The catalog as the use cases see it: commit a command, read the state, catch up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from fungistor.catalog.commands import Command, SetLayout, encode_command
+from fungistor.catalog.log import Log
+from fungistor.catalog.record import Record
+from fungistor.catalog.rules import Verdict
+from fungistor.catalog.state import Debt, Outcome, State, payload_digest
+from fungistor.errors import ConflictError, FailedError, InvalidError, UnavailableError
+from fungistor.ids import LayoutNumber, ObjectId, Revision
+
+APPLY_ENTRIES = 512
+"""One transaction of catching up: some 30 ms under the state's write lock, and then others may have it."""
+
+
+class CatalogStoppedError(FailedError):
+    """The log has a command that this program cannot apply, so it commits nothing; reads go on."""
+
+    def __init__(self, why: str | None) -> None:
+        super().__init__(
+            f"this node's catalog stands still: {why or 'a command is not known to this program'}",
+            hint="update fungistor on this machine; reads go on meanwhile",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogStatus:
+    """What `status` tells of the catalog. `stopped` is why commands are no longer applied, None while they are."""
+
+    revision: Revision
+    applied: int
+    objects: int
+    owed_shards: int
+    behind: bool
+    stopped: str | None
+
+
+class Catalog:
+    """A log and the state of it on this node. Thread-safe, several processes at once."""
+
+    def __init__(self, log: Log, state: State) -> None:
+        self._log = log
+        self._state = state
+
+    # --- writing
+
+    def fence(self) -> int:
+        """The epoch to start a session under and to commit with."""
+        return self._log.epoch()
+
+    def commit(self, command: Command, *, fence: int | None = None) -> Outcome:
+        """Append a command, apply up to it, and return how it ended. Durable when this returns.
+
+        A commit that ended in doubt (UnavailableError, a crash) is repeated with the same command.
+
+        Raises:
+            ConflictError: its precondition does not hold where it came to stand, or the epoch is not `fence`.
+            UnavailableError: the log or the state cannot be had now; it may have been committed.
+            CatalogStoppedError: the log has a command that this program does not know.
+            InvalidError: a field of the command is out of bounds.
+        """
+        outcome = self.commit_all([command], fence=fence)[0]
+        if outcome.verdict is Verdict.REFUSED:
+            raise ConflictError(outcome.reason, hint="look at what is there now, and start the operation again")
+        return outcome
+
+    def commit_all(self, commands: Sequence[Command], *, fence: int | None = None) -> list[Outcome]:
+        """Commit up to `BATCH_ENTRIES_MAX` commands with one flush of the disk; a refused one is a value here.
+
+        They stand next to each other in the log, all or none, but each is decided on its own. Raises as `commit`.
+        """
+        payloads = [encode_command(command) for command in commands]
+        if len({(command.session, command.sequence) for command in commands}) != len(commands):
+            raise InvalidError("two commands of one batch have the same session and sequence")
+        # A command that cannot be applied here is better met before the append than after it, when it leaves doubt.
+        if self.behind() and not self.catch_up():
+            raise CatalogStoppedError(self._state.progress().stopped)
+        known = self._outcomes(commands, payloads)
+        # Appended before, in doubt: what was applied is not appended again.
+        missing = [payload for outcome, payload in zip(known, payloads, strict=True) if outcome is None]
+        if missing:
+            self._log.append(self._log.epoch() if fence is None else fence, missing)
+            known = self._outcomes(commands, payloads)
+        # Often another process has applied these, too, by now. If not, this one does.
+        while None in known:
+            if self._state.advance(self._log, APPLY_ENTRIES) == 0:
+                known = self._outcomes(commands, payloads)
+                break
+            known = self._outcomes(commands, payloads)
+        outcomes = [outcome for outcome in known if outcome is not None]
+        if len(outcomes) < len(commands):
+            self._raise_unknown()
+        return outcomes
+
+    def _raise_unknown(self) -> NoReturn:
+        stopped = self._state.progress().stopped
+        if stopped is not None:
+            raise CatalogStoppedError(stopped)
+        raise UnavailableError(
+            "the command was committed, but its outcome is no longer known here", hint="start the operation again"
+        )
+
+    def _outcomes(self, commands: Sequence[Command], payloads: Sequence[bytes]) -> list[Outcome | None]:
+        return [self._outcome(command, payload) for command, payload in zip(commands, payloads, strict=True)]
+
+    def _outcome(self, command: Command, payload: bytes) -> Outcome | None:
+        found = self._state.outcome(command.session, command.sequence)
+        if found is None:
+            return None
+        outcome, digest = found
+        if digest != payload_digest(payload):
+            raise ConflictError(
+                f"session {command.session.hex()} committed another command as number {command.sequence}"
+            )
+        return outcome
+
+    # --- following
+
+    def catch_up(self) -> bool:
+        """Apply all that the log has; False if a command that this program does not know stands in the way."""
+        # A short turn has met the log's end: under a steady stream of appends there may always be one entry more.
+        while self._state.advance(self._log, APPLY_ENTRIES) == APPLY_ENTRIES:
+            pass
+        return self._state.progress().stopped is None
+
+    def behind(self) -> bool:
+        """Whether the log has entries that the state has not. True as long as it stands still."""
+        return self._state.progress().position != self._log.last()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the log has something new, and apply it; False when the time passed."""
+        if not self._log.watch(self._state.progress().position, timeout_s):
+            return False
+        self.catch_up()
+        return True
+
+    # --- reading: the state as it is, without catching up
+
+    def record(self, object_id: ObjectId) -> Record | None:
+        """An object's record."""
+        return self._state.record(object_id)
+
+    def records(self) -> Iterator[Record]:
+        """Every record, by rising object id."""
+        return self._state.records()
+
+    def layout(self, number: LayoutNumber | None = None) -> SetLayout | None:
+        """A layout by its number, or the newest; None if there is none."""
+        return self._state.layout(number)
+
+    def layouts(self) -> list[SetLayout]:
+        """Every layout, oldest first."""
+        return self._state.layouts()
+
+    def owed(self) -> list[Debt]:
+        """Every debt."""
+        return self._state.owed()
+
+    @property
+    def revision(self) -> Revision:
+        """How many commands were applied with effect."""
+        return self._state.revision
+
+    def status(self) -> CatalogStatus:
+        """What a person should know of the catalog."""
+        progress = self._state.progress()
+        return CatalogStatus(
+            revision=progress.revision,
+            applied=progress.applied,
+            objects=progress.objects,
+            owed_shards=self._state.owed_shards(),
+            behind=self.behind(),
+            stopped=progress.stopped,
+        )
+
+    def close(self) -> None:
+        """Close log and state."""
+        self._log.close()
+        self._state.close()

@@ -1,0 +1,155 @@
+"""The record: all that the catalog keeps of one published object. The bytes are laid out in docs/formats/catalog.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from fungistor.catalog.fields import Fields, decode_array, encode_array
+from fungistor.errors import CorruptError, InvalidError
+from fungistor.ids import MemberNumber, ObjectId, TenantNumber
+
+VERSION = 0
+
+OBJECT_ID_BYTES = 32
+SALT_BYTES = 32
+LIST_KEY_BYTES = 32
+MANIFEST_ID_BYTES = 16
+POLICY_BYTES_MAX = 32
+MANIFEST_BYTES_MAX = 512
+"""A manifest's root is a slot and two references: about 100 bytes."""
+SEALED_NAME_BYTES_MAX = 4096
+"""A salt, a CID, a name of 255 bytes and a tag take a tenth of it."""
+DEBTORS_MAX = 4096
+MEMBER_NUMBER_MAX = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What an object weighs, in bytes but for the last two: content, after sealing, on members; blocks; stripes."""
+
+    size: int
+    sealed: int
+    stored: int
+    blocks: int
+    stripes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One object of one tenant. The caller seals names and CIDs: here they are bytes.
+
+    `manifest` is the manifest's root, encoded by coding. `sealed_name` stands for itself: what it takes to open it
+    beside the object key (its own salt) is inside. `owed` is (member, shards) by rising member number, no zeros.
+    `published` and `expires` are Unix seconds; no `expires` means never. `profile` is the code of the UnixFS profile.
+    """
+
+    object_id: ObjectId
+    tenant: TenantNumber
+    policy: str
+    private: bool
+    profile: int
+    sizes: Sizes
+    manifest: bytes
+    salt: bytes
+    list_key: bytes
+    sealed_name: bytes
+    published: int
+    expires: int | None = None
+    owed: tuple[tuple[MemberNumber, int], ...] = ()
+
+    @property
+    def manifest_id(self) -> bytes:
+        """16 bytes that tell this manifest from any other the object had or will have."""
+        return blake3(self.manifest + self.salt).digest(MANIFEST_ID_BYTES)
+
+    @property
+    def owed_shards(self) -> int:
+        """All its debts."""
+        return sum(shards for _, shards in self.owed)
+
+
+def record_fields(record: Record) -> list[object]:
+    """The record as the array that stands in a command; no check of bounds."""
+    s = record.sizes
+    return [
+        VERSION,
+        record.object_id,
+        record.tenant,
+        record.policy,
+        int(record.private),
+        record.profile,
+        [s.size, s.sealed, s.stored, s.blocks, s.stripes],
+        record.manifest,
+        record.salt,
+        record.list_key,
+        record.sealed_name,
+        record.published,
+        record.expires,
+        [number for debt in record.owed for number in debt],
+    ]
+
+
+def take_record(fields: Fields) -> Record:
+    """Read a record's array.
+
+    Raises:
+        CorruptError: a field is missing, out of bounds or of another version.
+    """
+    fields.uint("version", VERSION)
+    record = Record(
+        object_id=ObjectId(fields.bytes("object id", OBJECT_ID_BYTES, OBJECT_ID_BYTES)),
+        tenant=TenantNumber(fields.uint("tenant")),
+        policy=fields.text("policy", POLICY_BYTES_MAX),
+        private=fields.flag("private"),
+        profile=fields.uint("profile", 255),
+        sizes=_take_sizes(fields.array("sizes", 5)),
+        manifest=fields.bytes("manifest", 1, MANIFEST_BYTES_MAX),
+        salt=fields.bytes("salt", SALT_BYTES, SALT_BYTES),
+        list_key=fields.bytes("list key", LIST_KEY_BYTES, LIST_KEY_BYTES),
+        sealed_name=fields.bytes("sealed name", 1, SEALED_NAME_BYTES_MAX),
+        published=fields.uint("published"),
+        expires=fields.optional_int("expires", 0, 2**63 - 1),
+        owed=_take_owed(fields.array("owed", 2 * DEBTORS_MAX)),
+    )
+    fields.end()
+    return record
+
+
+def _take_sizes(fields: Fields) -> Sizes:
+    sizes = Sizes(*(fields.uint(name) for name in ("size", "sealed", "stored", "blocks", "stripes")))
+    fields.end()
+    return sizes
+
+
+def _take_owed(fields: Fields) -> tuple[tuple[MemberNumber, int], ...]:
+    owed: list[tuple[MemberNumber, int]] = []
+    before = 0
+    while fields.more():
+        before = fields.uint("member", MEMBER_NUMBER_MAX, least=before + 1)
+        owed.append((MemberNumber(before), fields.uint("shards", least=1)))
+    return tuple(owed)
+
+
+def encode_record(record: Record) -> bytes:
+    """Encode a record.
+
+    Raises:
+        InvalidError: a field is out of bounds.
+    """
+    data = encode_array(record_fields(record))
+    try:
+        decode_record(data)
+    except CorruptError as error:
+        raise InvalidError(error.message) from error
+    return data
+
+
+def decode_record(data: bytes) -> Record:
+    """Decode a record.
+
+    Raises:
+        CorruptError: the bytes are no record of this version.
+    """
+    return take_record(decode_array(data, "record"))

@@ -1,0 +1,108 @@
+"""What a command does to the state it meets: pure decisions, taken in the log's order by every node alike.
+
+Two publishers of one root at once: the first in the log sets the manifest. The other, computed against what was there
+before, leaves that manifest and its debts alone, but its name, policy, privacy and expiry count, as if it had published
+again; it learns so from the verdict `MERGED`. What it stored on members is then nobody's, and gc finds it through its
+session. The alternatives were worse: to refuse loses a commit that the user asked for, to let the last manifest win
+orphans shards that a third publisher may have reused in the meantime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from fungistor.catalog.commands import NO_MANIFEST, PayOwed, Publish, SetLayout
+from fungistor.catalog.record import Record
+from fungistor.ids import MemberNumber
+
+
+class Verdict(IntEnum):
+    """How a command ended. Numbers are stored in the state."""
+
+    APPLIED = 0
+    """Its effect is in the state."""
+    MERGED = 1
+    """Another publisher's manifest stands; name, policy, privacy and expiry are this command's."""
+    UNCHANGED = 2
+    """The state is already so."""
+    REFUSED = 3
+    """Its precondition does not hold: the catalog moved on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict, whether the state changes (a revision), the record or layout to keep, and a refusal's reason."""
+
+    verdict: Verdict
+    effect: bool = False
+    record: Record | None = None
+    reason: str = ""
+
+
+def _refuse(reason: str) -> Decision:
+    return Decision(Verdict.REFUSED, reason=reason)
+
+
+def _later(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
+
+
+def decide_publish(current: Record | None, command: Publish) -> Decision:
+    """Decide a publish against the object's record at its place in the log."""
+    new = command.record
+    if current is None:
+        if command.against != NO_MANIFEST:
+            return _refuse("the object was unpublished since this publish began")
+        return Decision(Verdict.APPLIED, effect=True, record=new)
+    if current.tenant != new.tenant:
+        return _refuse(f"the object belongs to tenant {current.tenant}, not to {new.tenant}")
+    stands = replace(
+        current,
+        policy=new.policy,
+        private=new.private,
+        sealed_name=new.sealed_name,
+        expires=_later(current.expires, new.expires),
+    )
+    verdict = Verdict.APPLIED
+    if current.manifest_id != new.manifest_id:
+        if command.against == current.manifest_id:
+            stands = replace(new, published=current.published, expires=stands.expires)
+        else:
+            verdict = Verdict.MERGED
+    if stands == current:
+        return Decision(Verdict.UNCHANGED if verdict is Verdict.APPLIED else verdict)
+    return Decision(verdict, effect=True, record=stands)
+
+
+def decide_payment(current: Record | None, command: PayOwed) -> Decision:
+    """Decide a payment against the object's record at its place in the log."""
+    if current is None:
+        return _refuse("the object was unpublished since these debts were paid")
+    if current.manifest_id != command.manifest_id:
+        return _refuse("the object's manifest was replaced since these debts were paid")
+    debts: dict[MemberNumber, int] = dict(current.owed)
+    for payment in command.payments:
+        if debts.get(payment.member) == payment.before:
+            debts[payment.member] = payment.after
+    owed = tuple((member, shards) for member, shards in debts.items() if shards)
+    if owed == current.owed:
+        return Decision(Verdict.UNCHANGED)
+    return Decision(Verdict.APPLIED, effect=True, record=replace(current, owed=owed))
+
+
+def decide_layout(newest: SetLayout | None, highest_member: int, command: SetLayout) -> Decision:
+    """Decide a layout against the newest one; `highest_member` is the highest member number any layout had."""
+    if newest == command:
+        return Decision(Verdict.UNCHANGED)
+    newest_number = newest.number if newest else 0
+    if command.number != newest_number + 1:
+        return _refuse(f"layout {command.number} does not follow the newest, {newest_number}")
+    known = {member.number: member.id for member in newest.members} if newest else {}
+    for member in command.members:
+        if member.number in known:
+            if known[member.number] != member.id:
+                return _refuse(f"member number {member.number} is {known[member.number]}, not {member.id}")
+        elif member.number <= highest_member:
+            return _refuse(f"member number {member.number} was used before; the next free one is {highest_member + 1}")
+    return Decision(Verdict.APPLIED, effect=True)

@@ -1,0 +1,386 @@
+"""What the log's commands add up to, in a SQLite file of this node. It may be deleted: replay brings it back.
+
+Every node that applied the same entries holds the same rows (`fingerprint`), whatever its clock, locale or the number
+of its processes. Whoever is behind applies, under the file's write lock; readers take a snapshot and wait for nobody.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from fungistor.catalog.commands import (
+    Command,
+    PayOwed,
+    Publish,
+    SetLayout,
+    UnknownCommandError,
+    decode_command,
+    encode_command,
+)
+from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
+from fungistor.catalog.log import START, Entry, Log, Position
+from fungistor.catalog.record import Record, decode_record, encode_record
+from fungistor.catalog.rules import Decision, Verdict, decide_layout, decide_payment, decide_publish
+from fungistor.errors import CorruptError
+from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision, SessionId
+
+OUTCOMES_KEPT = 65536
+"""A doubtful command may be repeated until this many others were applied. Part of the rules: all nodes keep as many."""
+
+ROWS_A_READ = 512
+"""How many records one snapshot brings when all are listed."""
+
+PAYLOAD_DIGEST_BYTES = 16
+
+SCHEMA = Schema(
+    what="catalog state",
+    application_id=0x46537431,
+    version=0,
+    statements=(
+        """CREATE TABLE progress (
+            log BLOB NOT NULL,
+            position BLOB NOT NULL,
+            applied INTEGER NOT NULL,
+            revision INTEGER NOT NULL,
+            objects INTEGER NOT NULL,
+            highest_member INTEGER NOT NULL,
+            stopped TEXT
+        )""",
+        "INSERT INTO progress VALUES (x'', x'', 0, 0, 0, 0, NULL)",
+        "CREATE TABLE record (object_id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE owed (
+            object_id BLOB,
+            member INTEGER,
+            shards INTEGER NOT NULL,
+            PRIMARY KEY (object_id, member)
+        ) WITHOUT ROWID""",
+        "CREATE TABLE layout (number INTEGER PRIMARY KEY, command BLOB NOT NULL)",
+        """CREATE TABLE outcome (
+            session BLOB,
+            sequence INTEGER,
+            applied INTEGER NOT NULL,
+            digest BLOB NOT NULL,
+            verdict INTEGER NOT NULL,
+            revision INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            PRIMARY KEY (session, sequence)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX outcome_by_age ON outcome (applied)",
+    ),
+    remedy="stop every process of this home and delete the file: it is rebuilt from the log",
+    # The log is the truth: after a power cut the last transactions of the state may be missing, and are replayed.
+    synchronous="NORMAL",
+    cache_kib=8192,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended, and the revision at which it did; `reason` says why it was refused."""
+
+    verdict: Verdict
+    revision: Revision
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a state has come. `applied` counts entries, `revision` those with effect; `stopped` says why no more
+    are applied, if so."""
+
+    position: Position
+    applied: int
+    revision: Revision
+    objects: int
+    stopped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """Shards of one object that a member has still to be given."""
+
+    object_id: ObjectId
+    member: MemberNumber
+    shards: int
+
+
+@dataclass(slots=True)
+class _Counters:
+    """The row `progress` while a transaction changes it."""
+
+    position: Position
+    applied: int
+    revision: int
+    objects: int
+    highest_member: int
+    stopped: str | None
+
+
+class State:
+    """Thread-safe, several processes at once. Errors as `fungistor.catalog.database.Database` gives them."""
+
+    def __init__(self, path: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S_MAX) -> None:
+        self._path = path
+        self._database = Database(path, SCHEMA, busy_timeout_s=busy_timeout_s)
+
+    # --- reading
+
+    def progress(self) -> Progress:
+        """How far this state has come."""
+        with self._database.read() as connection:
+            counters = _load(connection)
+        return Progress(
+            counters.position, counters.applied, Revision(counters.revision), counters.objects, counters.stopped
+        )
+
+    @property
+    def revision(self) -> Revision:
+        """How many commands were applied with effect."""
+        return self.progress().revision
+
+    def record(self, object_id: ObjectId) -> Record | None:
+        """An object's record."""
+        with self._database.read() as connection:
+            return _record(connection, object_id)
+
+    def records(self) -> Iterator[Record]:
+        """Every record by rising object id. Each `ROWS_A_READ` are of one snapshot, not the whole."""
+        after = b""
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(
+                    "SELECT object_id, body FROM record WHERE object_id > ? ORDER BY object_id LIMIT ?",
+                    (after, ROWS_A_READ),
+                ).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            for _, body in rows:
+                yield decode_record(body)
+
+    def layout(self, number: LayoutNumber | None = None) -> SetLayout | None:
+        """A layout by its number, or the newest."""
+        with self._database.read() as connection:
+            return _layout(connection, number)
+
+    def layouts(self) -> list[SetLayout]:
+        """Every layout, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT command FROM layout ORDER BY number").fetchall()
+        return [_as_layout(command) for (command,) in rows]
+
+    def owed(self) -> list[Debt]:
+        """Every debt, by object id and member."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT object_id, member, shards FROM owed ORDER BY 1, 2").fetchall()
+        return [Debt(ObjectId(object_id), MemberNumber(member), shards) for object_id, member, shards in rows]
+
+    def owed_shards(self) -> int:
+        """The sum of all debts."""
+        with self._database.read() as connection:
+            return int(connection.execute("SELECT coalesce(sum(shards), 0) FROM owed").fetchone()[0])
+
+    def outcome(self, session: SessionId, sequence: int) -> tuple[Outcome, bytes] | None:
+        """How a command ended, with the digest of its payload; None if it was not applied, or long ago."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT verdict, revision, reason, digest FROM outcome WHERE session = ? AND sequence = ?",
+                (session, sequence),
+            ).fetchone()
+        return (Outcome(Verdict(row[0]), Revision(row[1]), row[2]), row[3]) if row else None
+
+    def fingerprint(self) -> bytes:
+        """32 bytes over all rows but the log's own: equal on every node that applied the same entries."""
+        hasher = blake3()
+        with self._database.read() as connection:
+            for query in _FINGERPRINTED:
+                for row in connection.execute(query):
+                    hasher.update(repr(row).encode())
+        return hasher.digest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    # --- applying
+
+    def advance(self, log: Log, entries_max: int) -> int:
+        """Apply up to `entries_max` entries that follow; return how many were. 0: none is left, or a command that
+        this program does not know stopped it (`progress().stopped`); after an update it goes on from there.
+
+        Raises:
+            CorruptError: the state is not of this log, or ahead of it.
+        """
+        with self._database.write() as connection:
+            counters = _load(connection)
+            self._check_log(connection, log, counters)
+            before = counters.applied
+            stopped_before = counters.stopped
+            for entry in log.read(counters.position):
+                if not _apply(connection, counters, entry) or counters.applied - before >= entries_max:
+                    break
+            count = counters.applied - before
+            if count or counters.stopped != stopped_before:
+                _forget_outcomes(connection, counters.applied)
+                _save(connection, counters)
+            return count
+
+    def apply(self, entries: Iterable[Entry]) -> int:
+        """Apply entries that follow each other, from any source, in one transaction; return how many were."""
+        with self._database.write() as connection:
+            counters = _load(connection)
+            before = counters.applied
+            for entry in entries:
+                if not _apply(connection, counters, entry):
+                    break
+            _forget_outcomes(connection, counters.applied)
+            _save(connection, counters)
+            return counters.applied - before
+
+    def _check_log(self, connection: sqlite3.Connection, log: Log, counters: _Counters) -> None:
+        known = connection.execute("SELECT log FROM progress").fetchone()[0]
+        identity = log.identity()
+        if not known and counters.position == START:
+            connection.execute("UPDATE progress SET log = ?", (identity,))
+        elif known != identity:
+            raise CorruptError(
+                f"{self._path} follows log {known.hex()}, this log is {identity.hex()}",
+                hint="bring the right log back; or, if this one is right, delete the state: it is rebuilt",
+            )
+
+
+def _load(connection: sqlite3.Connection) -> _Counters:
+    row = connection.execute(
+        "SELECT position, applied, revision, objects, highest_member, stopped FROM progress"
+    ).fetchone()
+    return _Counters(*row)
+
+
+def _save(connection: sqlite3.Connection, counters: _Counters) -> None:
+    connection.execute(
+        "UPDATE progress SET position = ?, applied = ?, revision = ?, objects = ?, highest_member = ?, stopped = ?",
+        (
+            counters.position,
+            counters.applied,
+            counters.revision,
+            counters.objects,
+            counters.highest_member,
+            counters.stopped,
+        ),
+    )
+
+
+def _apply(connection: sqlite3.Connection, counters: _Counters, entry: Entry) -> bool:
+    """Apply one entry; False if it cannot be read by this program, which stops the state right before it."""
+    try:
+        command = decode_command(entry.payload)
+    except UnknownCommandError as error:
+        counters.stopped = error.message
+        return False
+    except CorruptError as error:
+        # Skipping it would be a guess: another program, or an undamaged copy of the log, may see an effect.
+        counters.stopped = f"an entry of the log is damaged ({error.message})"
+        return False
+    counters.stopped = None
+    counters.position = entry.position
+    counters.applied += 1
+    if not _repeated(connection, counters.applied, command):
+        decision = _decide(connection, counters, command)
+        if decision.effect:
+            counters.revision += 1
+            _take_effect(connection, counters, command, decision)
+        _keep_outcome(connection, counters, command, entry.payload, decision)
+    return True
+
+
+def _repeated(connection: sqlite3.Connection, applied: int, command: Command) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM outcome WHERE session = ? AND sequence = ? AND applied > ?",
+        (command.session, command.sequence, applied - OUTCOMES_KEPT),
+    ).fetchone()
+    return row is not None
+
+
+def _decide(connection: sqlite3.Connection, counters: _Counters, command: Command) -> Decision:
+    match command.body:
+        case Publish() as body:
+            return decide_publish(_record(connection, body.record.object_id), body)
+        case PayOwed() as body:
+            return decide_payment(_record(connection, body.object_id), body)
+        case SetLayout() as body:
+            return decide_layout(_layout(connection, None), counters.highest_member, body)
+
+
+def _take_effect(connection: sqlite3.Connection, counters: _Counters, command: Command, decision: Decision) -> None:
+    if isinstance(command.body, SetLayout):
+        numbers = [member.number for member in command.body.members]
+        counters.highest_member = max([counters.highest_member, *numbers])
+        connection.execute("INSERT INTO layout VALUES (?, ?)", (command.body.number, encode_command(command)))
+        return
+    record = decision.record
+    assert record is not None
+    if _record(connection, record.object_id) is None:
+        counters.objects += 1
+    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (record.object_id, encode_record(record)))
+    connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
+    connection.executemany(
+        "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]
+    )
+
+
+def _keep_outcome(
+    connection: sqlite3.Connection, counters: _Counters, command: Command, payload: bytes, decision: Decision
+) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            command.session,
+            command.sequence,
+            counters.applied,
+            payload_digest(payload),
+            int(decision.verdict),
+            counters.revision,
+            decision.reason,
+        ),
+    )
+
+
+def _forget_outcomes(connection: sqlite3.Connection, applied: int) -> None:
+    connection.execute("DELETE FROM outcome WHERE applied <= ?", (applied - OUTCOMES_KEPT,))
+
+
+def payload_digest(payload: bytes) -> bytes:
+    """What tells two commands under one session and sequence apart."""
+    return blake3(payload).digest(PAYLOAD_DIGEST_BYTES)
+
+
+def _record(connection: sqlite3.Connection, object_id: ObjectId) -> Record | None:
+    row = connection.execute("SELECT body FROM record WHERE object_id = ?", (object_id,)).fetchone()
+    return decode_record(row[0]) if row else None
+
+
+def _layout(connection: sqlite3.Connection, number: LayoutNumber | None) -> SetLayout | None:
+    if number is None:
+        row = connection.execute("SELECT command FROM layout ORDER BY number DESC LIMIT 1").fetchone()
+    else:
+        row = connection.execute("SELECT command FROM layout WHERE number = ?", (number,)).fetchone()
+    return _as_layout(row[0]) if row else None
+
+
+def _as_layout(payload: bytes) -> SetLayout:
+    layout = decode_command(payload).body
+    assert isinstance(layout, SetLayout)
+    return layout
+
+
+_FINGERPRINTED = (
+    "SELECT position, applied, revision, objects, highest_member FROM progress",
+    "SELECT object_id, body FROM record ORDER BY object_id",
+    "SELECT object_id, member, shards FROM owed ORDER BY object_id, member",
+    "SELECT number, command FROM layout ORDER BY number",
+    "SELECT session, sequence, applied, digest, verdict, revision, reason FROM outcome ORDER BY session, sequence",
+)

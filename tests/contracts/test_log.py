@@ -1,0 +1,86 @@
+"""The catalog's log: one contract on the fake in memory and on real files with real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from fungistor.catalog.engines.sqlite import SqliteLog
+from fungistor.catalog.log import FenceMovedError, Log, Position
+from fungistor.testing.contracts.log import LogContract, LogWorld
+from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
+
+APPEND = """
+import sys
+from fungistor.catalog.engines.sqlite import SqliteLog
+log = SqliteLog(sys.argv[1])
+print(log.append(int(sys.argv[2]), [bytes.fromhex(payload) for payload in sys.argv[3:]]).hex())
+log.close()
+"""
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.store = MemoryLogStore()
+
+    def open(self) -> Log:
+        return MemoryLog(self.store)
+
+    def append_elsewhere(self, fence: int, batch: Sequence[bytes]) -> Position:
+        return MemoryLog(self.store).append(fence, batch)
+
+
+class SqliteWorld:
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.opened: list[SqliteLog] = []
+
+    def open(self) -> Log:
+        log = SqliteLog(self.path)
+        self.opened.append(log)
+        return log
+
+    def append_elsewhere(self, fence: int, batch: Sequence[bytes]) -> Position:
+        command = [sys.executable, "-c", APPEND, self.path, str(fence), *(payload.hex() for payload in batch)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        return Position(bytes.fromhex(done.stdout))
+
+
+class TestMemoryLog(LogContract):
+    @pytest.fixture
+    def world(self) -> LogWorld:
+        return MemoryWorld()
+
+    def test_a_fault_after_the_effect_is_a_doubtful_append(self, world: LogWorld) -> None:
+        """The fake can lose the acknowledgement of an append that happened."""
+        log = world.open()
+        assert isinstance(log, MemoryLog)
+
+        def fault(when: str) -> None:
+            if when == "after":
+                raise FenceMovedError(expected=0, found=0)
+
+        log.fault = fault
+        with pytest.raises(FenceMovedError):
+            log.append(0, [b"a"])
+        assert [entry.payload for entry in log.read(Position(b""))] == [b"a"]
+
+
+class TestSqliteLog(LogContract):
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> Iterator[LogWorld]:
+        world = SqliteWorld(tmp_path / "catalog" / "log.db")
+        yield world
+        for log in world.opened:
+            log.close()
+
+    def test_the_file_and_its_folder_are_the_owner_s_alone(self, world: LogWorld) -> None:
+        """Nobody else on the machine can open the log."""
+        assert isinstance(world, SqliteWorld)
+        world.open().epoch()
+        path = Path(world.path)
+        assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
