@@ -1,0 +1,187 @@
+"""The commands on namespaces, with the original's replies and texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from fungistor.zdb.daemon.commands import Handler
+from fungistor.zdb.daemon.info import nsinfo_text
+from fungistor.zdb.daemon.namespace import Namespace
+from fungistor.zdb.daemon.session import Reply, Session, parse_timestamp, plain, same_secret
+from fungistor.zdb.daemon.store import DEFAULT
+from fungistor.zdb.daemon.wire import OK, Argument, ReplyError, array, bulk
+
+_NAME_BYTES_MAX: Final = 128
+_PROPERTY_BYTES_MAX: Final = 256
+_VALUE_BYTES_MAX: Final = 63
+_PASSWORD_BYTES_MAX: Final = 255
+
+
+def _name(args: list[Argument], words: int) -> bytes:
+    """Return a namespace's name, cut at NUL as the original reads it."""
+    if len(args) != words:
+        raise ReplyError("Unexpected arguments")
+    if any(not argument for argument in args[1:]):
+        raise ReplyError("Invalid argument")
+    if len(args[1]) > _NAME_BYTES_MAX:
+        raise ReplyError("Namespace too long")
+    return plain(args[1]).split(b"\0", 1)[0]
+
+
+def nsnew(session: Session, args: list[Argument]) -> Reply:
+    name = _name(args, 2)
+    if name in (b"", b".", b"..", DEFAULT) or b"/" in name:
+        raise ReplyError("This name is not allowed")
+    store = session.context.store
+    if name in store.namespaces:
+        raise ReplyError("This namespace is not available")
+    try:
+        store.create(name)
+    except OSError as error:
+        raise ReplyError("Could not create namespace") from error
+    return OK
+
+
+def nsdel(session: Session, args: list[Argument]) -> Reply:
+    name = _name(args, 2)
+    if name == DEFAULT:
+        raise ReplyError("Cannot remove default namespace")
+    namespace = session.context.store.namespaces.get(name)
+    if namespace is None:
+        raise ReplyError("This namespace doesn't exists")
+    if namespace is session.namespace:
+        raise ReplyError("Cannot remove namespace you're currently using.")
+    session.context.store.remove(namespace)
+    return OK
+
+
+def nslist(session: Session, _args: list[Argument]) -> Reply:
+    return array([bulk(name) for name in session.context.store.namespaces])
+
+
+def nsinfo(session: Session, args: list[Argument]) -> Reply:
+    namespace = _existing(session, _name(args, 2))
+    return bulk(nsinfo_text(namespace, admin=session.admin).encode("utf-8", "surrogateescape"))
+
+
+def _existing(session: Session, name: bytes) -> Namespace:
+    namespace = session.context.store.namespaces.get(name)
+    if namespace is None:
+        raise ReplyError("Namespace not found")
+    return namespace
+
+
+def nsset(session: Session, args: list[Argument]) -> Reply:
+    name = _name(args, 4)
+    namespace = _existing(session, name)
+    key, value = plain(args[2]), plain(args[3])
+    if len(key) > _PROPERTY_BYTES_MAX or len(value) > _VALUE_BYTES_MAX:
+        raise ReplyError("Argument too long")
+    if key in (b"lock", b"freeze"):
+        on = value[:1] == b"1"
+        namespace.locked = on and key == b"lock"
+        namespace.frozen = on and key == b"freeze"
+        return OK
+    if key == b"mode":
+        return _mode(value)
+    if key not in (b"password", b"public", b"maxsize", b"worm"):
+        raise ReplyError("Invalid property")
+    if name == DEFAULT:
+        raise ReplyError("Cannot update default namespace")
+    descriptor = namespace.descriptor
+    if key == b"password":
+        descriptor = replace(descriptor, password=b"" if value == b"*" else value)
+    elif key == b"public":
+        descriptor = replace(descriptor, public=value[:1] == b"1")
+    elif key == b"worm":
+        descriptor = replace(descriptor, worm=value[:1] == b"1")
+    else:
+        descriptor = replace(descriptor, maxsize=_maxsize(value))
+    try:
+        session.context.store.save_descriptor(namespace, descriptor)
+    except OSError as error:
+        raise ReplyError("Cannot write namespace right now") from error
+    return OK
+
+
+def _mode(value: bytes) -> Reply:
+    if value == b"user":
+        return OK
+    if value == b"seq":
+        raise ReplyError("Sequential mode is not available yet")
+    raise ReplyError("Invalid property value (expected: user, seq)")
+
+
+def _maxsize(value: bytes) -> int:
+    """Return a quota as C's atoll reads it: trailing text is ignored, a negative number is without limit."""
+    return parse_timestamp(value) if len(value) < 10 else min(int(_digits(value) or b"0"), (1 << 64) - 1)
+
+
+def _digits(value: bytes) -> bytes:
+    end = 0
+    while end < len(value) and value[end : end + 1].isdigit():
+        end += 1
+    return value[:end]
+
+
+def nsjump(session: Session, _args: list[Argument]) -> Reply:
+    session.namespace.rotate()
+    session.wrote = True
+    return OK
+
+
+def select(session: Session, args: list[Argument]) -> Reply:
+    if len(args) < 2 or not args[1]:
+        raise ReplyError("Invalid argument")
+    if len(args[1]) > _NAME_BYTES_MAX:
+        raise ReplyError("Namespace too long")
+    namespace = _existing(session, plain(args[1]).split(b"\0", 1)[0])
+    session.writable = _select_writable(session, namespace, args)
+    session.namespace = namespace
+    return OK
+
+
+def _select_writable(session: Session, namespace: Namespace, args: list[Argument]) -> bool:
+    """Return whether the session may write there.
+
+    Raises:
+        ReplyError: it may not enter at all.
+    """
+    password = namespace.descriptor.password
+    if namespace.name == DEFAULT and session.context.protect:
+        password = session.context.admin_password
+    if not password:
+        return True
+    if len(args) == 2:
+        if namespace.descriptor.public:
+            return False
+        raise ReplyError("Namespace protected and private")
+    if len(args) > 4:
+        raise ReplyError("Too many arguments")
+    if len(args) == 4:
+        if plain(args[2]).upper() != b"SECURE":
+            raise ReplyError("Only SECURE extra method supported")
+        right = session.answers(plain(args[3]), password)
+    else:
+        if len(args[2]) > _PASSWORD_BYTES_MAX:
+            raise ReplyError("Password too long")
+        right = same_secret(plain(args[2]), password)
+    if not right:
+        raise ReplyError("Access denied")
+    return True
+
+
+NAMESPACE_COMMANDS: Final[dict[bytes, Handler]] = {
+    b"NSLIST": nslist,
+    b"NSINFO": nsinfo,
+    b"SELECT": select,
+}
+ADMIN_COMMANDS: Final[dict[bytes, Handler]] = {
+    b"NSNEW": nsnew,
+    b"NSDEL": nsdel,
+    b"NSSET": nsset,
+    b"NSJUMP": nsjump,
+}
+LATER_COMMANDS: Final = frozenset(b"WAIT MIRROR MASTER HOOKS INDEX DATA RSCAN KSCAN HISTORY STOP RELOAD FLUSH".split())
+"""Commands of the original that are not there yet; they are refused by name, never ignored."""

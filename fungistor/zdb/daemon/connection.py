@@ -1,0 +1,339 @@
+"""One client connection: bytes to requests to replies, batched per read, bounded both ways.
+
+SETs of small values that arrive in one read are stored in one write. A connection whose client does not read is
+not read from either; one that waits for a flush or for a receive buffer is not carried on until it has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from typing import Final, cast
+
+from fungistor.zdb.daemon.admin import ADMIN_COMMANDS, LATER_COMMANDS, NAMESPACE_COMMANDS
+from fungistor.zdb.daemon.barrier import Barrier
+from fungistor.zdb.daemon.buffers import BufferPool
+from fungistor.zdb.daemon.commands import KEY_COMMANDS, Handler, barrier_reply, check_set, set_answers
+from fungistor.zdb.daemon.namespace import Put
+from fungistor.zdb.daemon.session import BarrierWanted, Context, Session
+from fungistor.zdb.daemon.wire import Argument, ProtocolError, ReplyError, RequestParser, error
+
+OUTPUT_HIGH_BYTES: Final = 256 << 10
+"""Unsent replies beyond this stop the connection; one more reply may come on top."""
+_BATCH_BYTES: Final = 64 << 10
+STALL_S: Final = 30.0
+"""A client that stops in the middle of a value gives its buffer up after this, when others wait for one."""
+
+_COMMANDS: Final[dict[bytes, Handler]] = {**KEY_COMMANDS, **NAMESPACE_COMMANDS, **ADMIN_COMMANDS}
+_UNFLUSHED: Final = error("Cannot write data right now")
+_FLUSH_FAILED: Final = error("Flush failed, writes are refused until restart")
+_REMOVED: Final = error("Your active namespace is not available anymore (probably removed).")
+
+
+class Hub:
+    """What all connections of a daemon share."""
+
+    def __init__(self, context: Context, barrier: Barrier, loop: asyncio.AbstractEventLoop, *, sync: bool) -> None:
+        self.context = context
+        self.barrier = barrier
+        self.loop = loop
+        self.sync = sync
+        self.buffers = BufferPool()
+        self.receive = memoryview(bytearray(64 << 10))
+        self.connections: set[Connection] = set()
+        self.empty = asyncio.Event()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The protocol of one client."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._session = Session(hub.context)
+        self._parser = RequestParser(hub.buffers.take, hub.buffers.give)
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._puts: dict[bytes, Put] = {}
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._stream: Iterator[bytes] | None = None
+        self._blocked = False
+        self._choked = False
+        self._closing = False
+        self._lost = False
+        self._paused = False
+        self.last_read = 0.0
+
+    # transport callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport.set_write_buffer_limits(high=OUTPUT_HIGH_BYTES)
+        self._hub.connections.add(self)
+        self._hub.empty.clear()
+        self._hub.context.stats.clients += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._lost = self._closing = True
+        self._hub.connections.discard(self)
+        if not self._hub.connections:
+            self._hub.empty.set()
+        self._parser.close()
+        self._puts.clear()
+        self._out.clear()
+        self._stream = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._parser.wants() or self._hub.receive
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._hub.context.stats.rx_bytes += nbytes
+        if self._parser.gathering():
+            self.last_read = self._hub.loop.time()
+            self._parser.filled(nbytes)
+            if self._parser.wants():
+                return
+        else:
+            self._parser.feed(bytes(self._hub.receive[:nbytes]))
+        self._proceed()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        self._proceed()
+
+    @property
+    def gathering(self) -> bool:
+        """Whether a receive buffer is held for a value that is still coming."""
+        return self._parser.gathering()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._transport.abort()
+
+    # the work
+
+    def _proceed(self) -> None:
+        """Carry out what can be, then read on or not."""
+        if self._closing:
+            return
+        if not self._blocked:
+            try:
+                self._run()
+            except ProtocolError as problem:
+                self._store_puts()
+                if problem.text:
+                    self._reply(error(problem.text))
+                self._flush()
+                self._close()
+                return
+        wait = self._blocked or self._choked or self._parser.starved
+        if wait != self._paused and not self._transport.is_closing():
+            self._paused = wait
+            if wait:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _run(self) -> None:
+        while not self._blocked and not self._choked and not self._closing:
+            if self._stream is not None:
+                self._continue_stream()
+                continue
+            request = self._parser.next()
+            if request is None:
+                break
+            self._execute(request)
+            self._parser.release()
+            if self._out_bytes >= _BATCH_BYTES:
+                self._flush()
+        self._store_puts()
+        if self._hub.sync and self._session.wrote and not self._blocked:
+            self._hold_for_sync()
+        if not self._blocked:
+            self._flush()
+        if self._parser.starved:
+            self._hub.buffers.wait(self._proceed_soon)
+
+    def _proceed_soon(self) -> None:
+        self._hub.loop.call_soon(self._proceed)
+
+    def _execute(self, request: list[Argument]) -> None:
+        context, session = self._hub.context, self._session
+        context.stats.commands += 1
+        if session.namespace.removed:
+            self._reply(_REMOVED)
+            self._flush()
+            self._close()
+            return
+        name = bytes(request[0][:32]).upper()
+        if name == b"SET" and len(request) == 3 and isinstance(request[2], bytes):
+            self._stage(request)
+            return
+        self._store_puts()
+        handler = _COMMANDS.get(name)
+        if handler is None or len(request[0]) > 32:
+            self._unknown(name)
+            return
+        operations = context.stats.operations
+        text = name.decode()
+        operations[text] = operations.get(text, 0) + 1
+        try:
+            if name in ADMIN_COMMANDS and not session.admin:
+                context.stats.unauthorized += 1
+                raise ReplyError("Permission denied")
+            reply = handler(session, request)
+        except ReplyError as refusal:
+            self._reply(error(refusal.text))
+            return
+        if isinstance(reply, bytes):
+            self._reply(reply)
+        elif isinstance(reply, list):
+            for piece in reply:
+                self._reply(piece)
+        elif isinstance(reply, BarrierWanted):
+            self._wait_for_barrier(reply)
+        else:
+            self._stream = reply
+
+    def _unknown(self, name: bytes) -> None:
+        self._hub.context.stats.failed += 1
+        if name in (b"", b"*"):
+            self._reply(error("This is not a valid command"))
+        elif name in LATER_COMMANDS:
+            self._reply(error("Command not supported (not available yet)"))
+        else:
+            self._reply(error("Command not supported"))
+
+    def _stage(self, request: list[Argument]) -> None:
+        """Keep a small SET until the read is worked off, so that a pipeline of them is one write."""
+        operations = self._hub.context.stats.operations
+        operations["SET"] = operations.get("SET", 0) + 1
+        try:
+            put = check_set(self._session, request)
+        except ReplyError as refusal:
+            self._store_puts()
+            self._reply(error(refusal.text))
+            return
+        if put.key in self._puts:
+            self._store_puts()
+        self._puts[put.key] = put
+
+    def _store_puts(self) -> None:
+        if self._puts:
+            puts, self._puts = list(self._puts.values()), {}
+            for reply in set_answers(self._session, puts):
+                self._reply(reply)
+
+    # replies
+
+    def _reply(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_bytes += len(data)
+
+    def _flush(self) -> None:
+        """Give the transport what there is: joined while that is cheaper than a longer vector."""
+        if not self._out or self._transport.is_closing():
+            return
+        if self._hub.sync and self._session.wrote:
+            self._hold_for_sync()
+            return
+        self._hub.context.stats.tx_bytes += self._out_bytes
+        if len(self._out) == 1:
+            self._transport.write(self._out[0])
+        elif self._out_bytes <= 2 * _BATCH_BYTES:
+            self._transport.write(b"".join(self._out))
+        else:
+            self._transport.writelines(self._out)
+        self._out = []
+        self._out_bytes = 0
+
+    def _continue_stream(self) -> None:
+        stream = self._stream
+        for piece in stream or ():
+            self._reply(piece)
+            if self._out_bytes >= _BATCH_BYTES:
+                self._flush()
+                if self._choked:
+                    return
+        self._stream = None
+
+    def _wait_for_barrier(self, wanted: BarrierWanted) -> None:
+        """Answer WAITAOF when the flush is done or its time is over; the connection stands still meanwhile."""
+        if not (self._hub.sync and self._session.wrote):
+            self._flush()
+        self._blocked = True
+        timer: asyncio.TimerHandle | None = None
+        answered = False
+
+        def answer(reply: bytes) -> None:
+            nonlocal answered
+            if answered or self._lost:
+                return
+            answered = True
+            if timer is not None:
+                timer.cancel()
+            self._blocked = False
+            self._reply(reply)
+            self._resume()
+
+        def done(whole: bool) -> None:
+            if not whole and self._hub.sync and self._session.wrote:
+                self._fail_sync()
+                return
+            self._session.wrote = False
+            answer(barrier_reply(self._session, 1) if whole else _FLUSH_FAILED)
+
+        if wanted.timeout_s:
+            timer = self._hub.loop.call_later(wanted.timeout_s, lambda: answer(barrier_reply(self._session, 0)))
+        self._hub.barrier.request(done)
+
+    def _hold_for_sync(self) -> None:
+        """Under --sync a reply leaves only when the flush that covers it is done, whoever else it covers."""
+        if self._blocked:
+            return
+        self._blocked = True
+
+        def done(whole: bool) -> None:
+            if not whole:
+                self._fail_sync()
+            elif not self._lost:
+                self._session.wrote = False
+                self._blocked = False
+                self._resume()
+
+        self._hub.barrier.request(done)
+
+    def _resume(self) -> None:
+        """Go on after a wait: send what was held, then carry out what came meanwhile."""
+        self._flush()
+        if self._closing:
+            self._close()
+        else:
+            self._proceed()
+
+    def _fail_sync(self) -> None:
+        """Which of the held replies answer writes is not kept, and none of them may claim to be on disk."""
+        if self._lost:
+            return
+        self._out, self._out_bytes = [_UNFLUSHED], len(_UNFLUSHED)
+        self._session.wrote = self._blocked = False
+        self._flush()
+        self._close()
+
+    def drain(self) -> None:
+        """Take no more requests; close when what was asked is answered and sent."""
+        self._close()
+
+    def _close(self) -> None:
+        self._closing = True
+        if not self._blocked:
+            self._transport.close()

@@ -1,0 +1,127 @@
+"""File work that more than one part of the daemon needs: whole writes, atomic replacement, a cache of descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+Buffer = bytes | bytearray | memoryview
+
+_OPEN_FILES_MAX: Final = 64
+"""Older segments kept open over all namespaces; an open costs 5 us, so this only has to catch the hot ones."""
+
+
+def write_all(fd: int, parts: Sequence[Buffer], offset: int) -> None:
+    """Write the parts one after the other at `offset`, whatever the kernel takes at a time.
+
+    Raises:
+        OSError: the disk is full or failing; some of the bytes may be there.
+    """
+    total = sum(len(part) for part in parts)
+    written = os.pwritev(fd, parts, offset)
+    if written == total:
+        return
+    whole = memoryview(b"".join(parts))
+    while written < total:
+        written += os.pwrite(fd, whole[written:], offset + written)
+
+
+def sync_directory(path: str) -> None:
+    """Make the directory's entries durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: str, data: bytes, *, sync: bool) -> None:
+    """Give the file these contents, all or nothing, also over a crash.
+
+    Raises:
+        OSError: it could not be written; the old contents stand.
+    """
+    aside = path + ".new"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_all(fd, [data], 0)
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+    if sync:
+        sync_directory(os.path.dirname(path))
+
+
+def create_file(path: str, data: bytes) -> int:
+    """Create a file that must not exist yet, with these first bytes, and return its descriptor.
+
+    Raises:
+        OSError: it could not be; nothing is left.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, [data], 0)
+    except OSError:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    return fd
+
+
+def read_file(path: str) -> bytes | None:
+    """Return the file's bytes, or None if there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+class OpenFiles:
+    """Descriptors of older segments, the least used closed first."""
+
+    def __init__(self) -> None:
+        self._fds: OrderedDict[str, int] = OrderedDict()
+
+    def get(self, path: str, *, writable: bool) -> int:
+        """Return a descriptor of the file, which stays the cache's own.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        fd = self._fds.get(path)
+        if fd is not None:
+            self._fds.move_to_end(path)
+            return fd
+        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        self._fds[path] = fd
+        if len(self._fds) > _OPEN_FILES_MAX:
+            os.close(self._fds.popitem(last=False)[1])
+        return fd
+
+    def forget(self, prefix: str) -> None:
+        """Close the files of a directory that goes away."""
+        for path in [path for path in self._fds if path.startswith(prefix)]:
+            os.close(self._fds.pop(path))
+
+    def close(self) -> None:
+        """Close all."""
+        close_all(self._fds.values())
+        self._fds.clear()
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors that nothing more is asked of."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)

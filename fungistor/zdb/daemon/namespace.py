@@ -1,0 +1,412 @@
+"""One namespace: its live keys in memory, its properties, and what commands do to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from fungistor.zdb.daemon.format import (
+    CURSOR,
+    DATA_RECORD,
+    DELETED,
+    ENTRY,
+    INDEX_HEADER,
+    INDEX_RECORD,
+    Descriptor,
+    checksum,
+    checksum_of,
+    parse_index_record,
+)
+from fungistor.zdb.daemon.segments import Segments, Write, WriteError
+from fungistor.zdb.daemon.wire import ReplyError
+
+_ONE_READ_BYTES_MAX: Final = 16 << 10
+"""Up to this head, key and payload are read together and cut; above, a second call is cheaper than the copy."""
+_SCAN_ENTRIES_MAX: Final = 1000
+_SCAN_READ_BYTES: Final = 64 << 10
+
+
+class DamagedError(Exception):
+    """The bytes of a record cannot be had, or are not what was stored."""
+
+
+@dataclass(slots=True)
+class IoStats:
+    """Counters of one daemon over all its namespaces."""
+
+    data_read_bytes: int = 0
+    data_write_bytes: int = 0
+    data_read_failed: int = 0
+    data_write_failed: int = 0
+    index_read_bytes: int = 0
+    index_write_bytes: int = 0
+    index_read_failed: int = 0
+    index_write_failed: int = 0
+
+
+@dataclass(slots=True)
+class Faults:
+    """Disk errors of one namespace, for NSINFO."""
+
+    index_errors: int = 0
+    index_error_last: int = 0
+    data_errors: int = 0
+    data_error_last: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One SET: the value may lie in a reused buffer, so it is used up before the call returns."""
+
+    key: bytes
+    value: bytes | memoryview
+    timestamp: int
+
+
+@dataclass(slots=True)
+class Live:
+    """The live keys and the sums over them."""
+
+    keys: dict[bytes, bytes] = field(default_factory=dict)
+    payload_bytes: int = 0
+    key_bytes: int = 0
+
+
+class _Batch:
+    """Writes that go to disk together, and the answers they belong to."""
+
+    __slots__ = ("data_bytes", "grown", "index_bytes", "olds", "positions", "writes")
+
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+        self.writes: list[Write] = []
+        self.olds: list[tuple[int, ...] | None] = []
+        self.data_bytes = 0
+        self.index_bytes = 0
+        self.grown = 0
+
+    def add(self, position: int, write: Write, old: tuple[int, ...] | None) -> None:
+        """Take one more."""
+        self.positions.append(position)
+        self.writes.append(write)
+        self.olds.append(old)
+        size = len(write.payload)
+        self.data_bytes += DATA_RECORD.size + len(write.key) + size
+        self.index_bytes += INDEX_RECORD.size + len(write.key)
+        self.grown += size - (0 if old is None else old[2])
+
+
+class Namespace:
+    """A namespace that is open. All calls are from the daemon's one loop."""
+
+    def __init__(
+        self, descriptor: Descriptor, segments: Segments, live: Live, *, datasize: int, io: IoStats, next_id: int
+    ) -> None:
+        self.descriptor = descriptor
+        self.segments = segments
+        self.live = live
+        self.faults = Faults()
+        self.io = io
+        self.next_id = next_id
+        self.locked = False
+        self.frozen = False
+        self.removed = False
+        self.broken = ""
+        """Why writes are refused until a restart; empty when they are not."""
+        self.unflagged = False
+        """Whether an index record could not be marked: only the data file knows, so no checkpoint may be taken."""
+        self._datasize = datasize
+
+    @property
+    def name(self) -> bytes:
+        return self.descriptor.name
+
+    def entry(self, key: bytes) -> tuple[int, ...] | None:
+        """Return (file, data offset, length, checksum, time, index offset) of a live key."""
+        packed = self.live.keys.get(key)
+        return None if packed is None else ENTRY.unpack(packed)
+
+    # reading
+
+    def read(self, key: bytes, entry: tuple[int, ...]) -> bytes:
+        """Return the value, its checksum verified.
+
+        Raises:
+            DamagedError: it cannot be read, or is not what was stored.
+        """
+        file_id, offset, length, crc = entry[:4]
+        start = DATA_RECORD.size + len(key)
+        try:
+            fd = self.segments.data_fd(file_id)
+            if length <= _ONE_READ_BYTES_MAX:
+                record = os.pread(fd, start + length, offset)
+                head, value = record[:start], record[start:]
+            else:
+                head = os.pread(fd, start, offset)
+                value = os.pread(fd, length, offset + start)
+        except OSError as error:
+            self._data_fault(error)
+            raise DamagedError(str(error)) from error
+        self.io.data_read_bytes += len(head) + len(value)
+        self._check_head(head, key, entry)
+        if len(value) != length or checksum(value) != crc:
+            self._data_fault(None)
+            raise DamagedError(f"d{file_id} at {offset}: value fails its checksum")
+        return value
+
+    def read_range(self, key: bytes, entry: tuple[int, ...], first: int, count: int) -> bytes:
+        """Return part of the value. Its head is checked, its bytes cannot be: the checksum covers the whole value.
+
+        Raises:
+            DamagedError: it cannot be read.
+        """
+        file_id, offset = entry[:2]
+        start = DATA_RECORD.size + len(key)
+        try:
+            fd = self.segments.data_fd(file_id)
+            head = os.pread(fd, start, offset)
+            part = os.pread(fd, count, offset + start + first)
+        except OSError as error:
+            self._data_fault(error)
+            raise DamagedError(str(error)) from error
+        self.io.data_read_bytes += len(head) + len(part)
+        self._check_head(head, key, entry)
+        if len(part) != count:
+            self._data_fault(None)
+            raise DamagedError(f"d{file_id} at {offset}: value is cut short")
+        return part
+
+    def check(self, key: bytes, entry: tuple[int, ...]) -> int:
+        """Return 1 if the stored value is whole, 0 if it is damaged, -1 if it cannot be read."""
+        try:
+            os.fstat(self.segments.data_fd(entry[0]))
+            self.read(key, entry)
+        except OSError:
+            return -1
+        except DamagedError as error:
+            return -1 if isinstance(error.__cause__, OSError) else 0
+        return 1
+
+    def _check_head(self, head: bytes, key: bytes, entry: tuple[int, ...]) -> None:
+        """Compare the record's head on disk with the index: an index that points elsewhere must not be believed."""
+        if len(head) == DATA_RECORD.size + len(key):
+            key_bytes, length, _, crc, flags, _ = DATA_RECORD.unpack_from(head)
+            same = key_bytes == len(key) and length == entry[2] and crc == entry[3] and not flags & DELETED
+            if same and head[DATA_RECORD.size :] == key:
+                return
+        self._data_fault(None)
+        raise DamagedError(f"d{entry[0]} at {entry[1]}: record is not the one indexed")
+
+    # writing
+
+    def put_many(self, puts: Sequence[Put]) -> list[bytes | ReplyError | None]:
+        """Store values under distinct keys, in as few writes as it takes.
+
+        Each answer is the key, None where that very value was there already, or why it was refused.
+        """
+        answers: list[bytes | ReplyError | None] = [put.key for put in puts]
+        batch = _Batch()
+        for position, put in enumerate(puts):
+            try:
+                write, old = self._prepare(put, batch.grown)
+                if write is None:
+                    answers[position] = None
+                    continue
+                if not self._has_room(batch.data_bytes + len(put.value), batch.index_bytes, len(put.key)):
+                    self._store(batch, answers)
+                    batch = _Batch()
+                    if not self._has_room(len(put.value), 0, len(put.key)):
+                        self.rotate()
+            except ReplyError as error:
+                answers[position] = error
+                continue
+            batch.add(position, write, old)
+        self._store(batch, answers)
+        return answers
+
+    def _prepare(self, put: Put, grown: int) -> tuple[Write | None, tuple[int, ...] | None]:
+        """Return what to append for a put and the version it supersedes; nothing when it changes nothing."""
+        old = self.entry(put.key)
+        size = len(put.value)
+        self._check_allowed(old, size, grown)
+        crc = checksum_of(put.value)
+        if old is None:
+            return Write(put.key, put.value, crc, put.timestamp), None
+        if old[3] == crc and old[2] == size and self._same(put, old):
+            return None, old
+        return Write(put.key, put.value, crc, put.timestamp, 0, old[0], old[5]), old
+
+    def _has_room(self, data_bytes: int, index_bytes: int, key_bytes: int) -> bool:
+        return self.segments.has_room(data_bytes, index_bytes + INDEX_RECORD.size + key_bytes, self._datasize)
+
+    def _store(self, batch: _Batch, answers: list[bytes | ReplyError | None]) -> None:
+        """Append the batch; if the disk refuses it as one, one by one, so that those that fit are stored."""
+        if not batch.writes:
+            return
+        try:
+            self._commit(batch.writes, batch.olds)
+        except WriteError as error:
+            if len(batch.writes) == 1:
+                answers[batch.positions[0]] = ReplyError(f"Cannot write {error.where} right now")
+                return
+            for position, write, old in zip(batch.positions, batch.writes, batch.olds, strict=True):
+                single = _Batch()
+                single.add(position, write, old)
+                self._store(single, answers)
+
+    def delete(self, key: bytes, entry: tuple[int, ...], timestamp: int) -> None:
+        """Delete a live key.
+
+        Raises:
+            ReplyError: the disk refused; the key is as it was.
+        """
+        self._check_writable()
+        try:
+            self.segments.append_tombstone(key, timestamp, entry[0], entry[5])
+        except WriteError as error:
+            self._write_fault(error)
+            raise ReplyError(f"Cannot delete key ({error.where})") from error
+        self.io.data_write_bytes += DATA_RECORD.size + len(key)
+        self.io.index_write_bytes += 1
+        del self.live.keys[key]
+        self.live.payload_bytes -= entry[2]
+        self.live.key_bytes -= len(key)
+
+    def rotate(self) -> None:
+        """Begin a new pair of files.
+
+        Raises:
+            ReplyError: the disk refused.
+        """
+        self._check_writable()
+        try:
+            self.segments.rotate()
+        except WriteError as error:
+            self._write_fault(error)
+            raise ReplyError(f"Cannot write {error.where} right now") from error
+
+    def _check_writable(self) -> None:
+        if self.broken:
+            raise ReplyError("Cannot write data right now")
+
+    def _check_allowed(self, old: tuple[int, ...] | None, size: int, grown: int) -> None:
+        self._check_writable()
+        if self.descriptor.worm and old is not None:
+            raise ReplyError("Namespace is protected by worm mode")
+        limit = self.descriptor.maxsize
+        freed = old[2] if old is not None else 0
+        if limit and self.live.payload_bytes + grown + size > limit + freed:
+            raise ReplyError("No space left on this namespace")
+
+    def _same(self, put: Put, old: tuple[int, ...]) -> bool:
+        """Whether the stored value is this one; one that cannot be read is not, so that a SET mends it."""
+        try:
+            return self.read(put.key, old) == put.value
+        except DamagedError:
+            return False
+
+    def _commit(self, writes: list[Write], olds: list[tuple[int, ...] | None]) -> None:
+        try:
+            self.segments.append(writes)
+        except WriteError as error:
+            self._write_fault(error)
+            raise
+        file_id = self.segments.ends.file_id
+        live = self.live
+        for write, old in zip(writes, olds, strict=True):
+            key, size = write.key, len(write.payload)
+            live.keys[key] = ENTRY.pack(
+                file_id, write.data_offset, size, write.crc, write.timestamp, write.index_offset
+            )
+            live.payload_bytes += size
+            self.io.data_write_bytes += DATA_RECORD.size + len(key) + size
+            self.io.index_write_bytes += INDEX_RECORD.size + len(key)
+            if old is None:
+                live.key_bytes += len(key)
+                self.next_id += 1
+                continue
+            live.payload_bytes -= old[2]
+            try:
+                self.segments.mark_deleted(old[0], old[5])
+            except OSError as error:
+                # The new version stands in both files and the last record wins: only the original's books suffer.
+                self.unflagged = True
+                self._index_fault(error)
+
+    # cursors
+
+    def cursor(self, entry: tuple[int, ...], key: bytes) -> bytes:
+        """Return the 17 bytes by which a scan goes on after this key."""
+        return CURSOR.pack(len(key), entry[0], entry[2], entry[5], entry[3])
+
+    def scan(self, cursor: bytes | None) -> tuple[bytes, list[tuple[bytes, int, int]]]:
+        """Return the next entries in order of last write as (key, length, time), and the cursor after them.
+
+        Raises:
+            ReplyError: the cursor is none of ours, or nothing is left.
+        """
+        file_id, offset = (0, INDEX_HEADER.size) if cursor is None else self._after(cursor)
+        found: list[tuple[bytes, int, int]] = []
+        last = b""
+        while file_id <= self.segments.ends.file_id:
+            at = 0
+            try:
+                block = os.pread(self.segments.index_fd(file_id), _SCAN_READ_BYTES, offset)
+            except FileNotFoundError:
+                block = b""
+            except OSError as error:
+                self._index_fault(error)
+                raise ReplyError("Internal Error") from error
+            self.io.index_read_bytes += len(block)
+            while (record := parse_index_record(block, at, offset + at)) is not None:
+                at += record.end - record.offset
+                entry = self.entry(record.key)
+                if entry is not None and entry[0] == file_id and entry[5] == record.offset:
+                    found.append((record.key, entry[2], entry[4]))
+                    last = self.cursor(entry, record.key)
+                    if len(found) == _SCAN_ENTRIES_MAX:
+                        return last, found
+            offset += at
+            if at == 0:
+                file_id, offset = file_id + 1, INDEX_HEADER.size
+        if not found:
+            raise ReplyError("No more data")
+        return last, found
+
+    def _after(self, cursor: bytes) -> tuple[int, int]:
+        """Return the file and offset of the index record behind the cursor's."""
+        if len(cursor) != CURSOR.size:
+            raise ReplyError("Invalid key format")
+        key_bytes, file_id, length, offset, crc = CURSOR.unpack(cursor)
+        size = INDEX_RECORD.size + key_bytes
+        if not key_bytes or file_id > self.segments.ends.file_id or offset < INDEX_HEADER.size:
+            raise ReplyError("Invalid key format")
+        try:
+            record = parse_index_record(os.pread(self.segments.index_fd(file_id), size, offset), 0, offset)
+        except OSError as error:
+            raise ReplyError("Invalid key format") from error
+        if record is None or (len(record.key), record.payload_bytes, record.crc) != (key_bytes, length, crc):
+            raise ReplyError("Invalid key format")
+        return file_id, offset + size
+
+    # faults
+
+    def _data_fault(self, error: OSError | None) -> None:
+        self.io.data_read_failed += 1
+        self.faults.data_errors += 1
+        self.faults.data_error_last = 0 if error is None else error.errno or 0
+
+    def _index_fault(self, error: OSError) -> None:
+        self.io.index_write_failed += 1
+        self.faults.index_errors += 1
+        self.faults.index_error_last = error.errno or 0
+
+    def _write_fault(self, error: WriteError) -> None:
+        if error.where == "index":
+            self._index_fault(error.cause)
+            return
+        self.io.data_write_failed += 1
+        self.faults.data_errors += 1
+        self.faults.data_error_last = error.cause.errno or 0

@@ -1,0 +1,504 @@
+"""Opening a namespace's files after any end: what the data files say is true, the index is made to agree.
+
+A pair of files (`dN`, `iN`) that a checkpoint vouches for is taken from the index alone. Any other is settled by
+walking the data: records that the index lacks are indexed, records that the data lost leave the index, flags follow
+from which version is the last. Only bytes behind the last record that holds are ever cut off, and that is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from fungistor.errors import CorruptError, FailedError
+from fungistor.zdb.daemon.datawalk import Walk, walk_data_file
+from fungistor.zdb.daemon.files import create_file, read_file, replace_file, write_all
+from fungistor.zdb.daemon.format import (
+    DATA_HEADER,
+    DATA_MAGIC,
+    DATA_RECORD,
+    DATA_VERSION,
+    DELETED,
+    ENTRY,
+    INDEX_FLAGS_AT,
+    INDEX_HEADER,
+    INDEX_MAGIC,
+    INDEX_RECORD,
+    INDEX_VERSION,
+    MODE_USER,
+    Checkpoint,
+    DataRecord,
+    SegmentMark,
+    checksum,
+    data_header,
+    decode_checkpoint,
+    encode_checkpoint,
+    index_header,
+)
+from fungistor.zdb.daemon.segments import Ends
+
+CHECKPOINT_NAME: Final = "fungistor-checkpoint"
+_NUMBERED: Final = re.compile(r"[di](0|[1-9][0-9]{0,9})")
+
+
+@dataclass(slots=True)
+class Recovered:
+    """A namespace's live keys, where its newest files end, and what had to be done to get there."""
+
+    keys: dict[bytes, bytes]
+    ends: Ends
+    index_records: int
+    report: list[str]
+    marks: dict[int, SegmentMark]
+    changed: bool
+
+
+@dataclass(slots=True)
+class _Loader:
+    index_path: str
+    data_path: str
+    keys: dict[bytes, bytes] = field(default_factory=dict)
+    report: list[str] = field(default_factory=list)
+    superseded: list[tuple[int, int]] = field(default_factory=list)
+    flagged: set[tuple[int, int]] = field(default_factory=set)
+    index_records: int = 0
+    changed: bool = False
+    data_last: int | None = 0
+    index_last: int = 0
+
+    # replay
+
+    def put(self, key: bytes, entry: bytes) -> None:
+        """The key has a new version."""
+        self.drop(key)
+        self.keys[key] = entry
+
+    def drop(self, key: bytes) -> None:
+        """The key's version so far is none any more; its index record has to say so."""
+        old = self.keys.pop(key, None)
+        if old is None:
+            return
+        file_id, _, _, _, _, index_offset = ENTRY.unpack(old)
+        if index_offset and (file_id, index_offset) not in self.flagged:
+            self.superseded.append((file_id, index_offset))
+
+    # one pair of files
+
+    def load(self, file_id: int, mark: SegmentMark | None) -> SegmentMark:
+        """Take over one pair of files and return up to where it agrees now."""
+        index = self._index_bytes(file_id)
+        data_fd = self._open_data(file_id)
+        try:
+            if data_fd is None:
+                return self._from_index_alone(file_id, index)
+            if mark is not None and index is not None and self._trusted(mark, index, os.fstat(data_fd).st_size):
+                return self._from_mark(file_id, mark, index, data_fd)
+            return self._from_data(file_id, index, data_fd, self.data_last)
+        finally:
+            if data_fd is not None:
+                os.close(data_fd)
+
+    def _index_bytes(self, file_id: int) -> bytes | None:
+        """Return the index file whole, or None when it is missing or no index file at all.
+
+        Raises:
+            FailedError: it is of a version or mode that is not supported; it is left alone.
+        """
+        data = read_file(f"{self.index_path}/i{file_id}")
+        if data is None or len(data) < INDEX_HEADER.size:
+            self.report.append(
+                f"i{file_id} is missing" if data is None else f"i{file_id} has {len(data)} bytes and no header"
+            )
+            return None
+        magic, version, _, _, number, mode = INDEX_HEADER.unpack_from(data)
+        if magic != INDEX_MAGIC or number != file_id or mode not in (0, 1) or not 1 <= version <= 64:
+            self.report.append(f"i{file_id} has a damaged header")
+            return None
+        if version != INDEX_VERSION:
+            raise FailedError(
+                f"{self.index_path}/i{file_id} is of version {version}, supported is {INDEX_VERSION}",
+                hint="open it with the program that wrote it",
+            )
+        if mode != MODE_USER:
+            raise FailedError(
+                f"{self.index_path}/i{file_id} is in sequential mode, which is not available yet",
+                hint="open it with the original 0-db",
+            )
+        return data
+
+    def _open_data(self, file_id: int) -> int | None:
+        """Open the data file; None when it is gone, and then the index alone speaks for it.
+
+        Raises:
+            FailedError: it is of a version that is not supported.
+        """
+        path = f"{self.data_path}/d{file_id}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        head = os.pread(fd, DATA_HEADER.size, 0)
+        try:
+            magic, version, _, _, number = DATA_HEADER.unpack(head)
+        except struct.error:
+            magic, version, number = b"", DATA_VERSION, file_id
+        if magic == DATA_MAGIC and 1 <= version <= 64 and version != DATA_VERSION:
+            os.close(fd)
+            raise FailedError(
+                f"{path} is of version {version}, supported is {DATA_VERSION}",
+                hint="open it with the program that wrote it",
+            )
+        if (magic, version, number) != (DATA_MAGIC, DATA_VERSION, file_id):
+            self.report.append(f"d{file_id} has a damaged header ({len(head)} bytes of it): written anew")
+            write_all(fd, [data_header(file_id)], 0)
+            self.changed = True
+        return fd
+
+    def _trusted(self, mark: SegmentMark, index: bytes, data_bytes: int) -> bool:
+        """Whether the checkpoint speaks of these very bytes."""
+        if len(index) < mark.index_end or data_bytes < mark.data_end:
+            return False
+        return checksum(index[: mark.index_end]) == mark.index_crc
+
+    def _from_mark(self, file_id: int, mark: SegmentMark, index: bytes, data_fd: int) -> SegmentMark:
+        """The index up to the mark is right; only what the data holds behind it must be walked."""
+        rest = _index_rest(index, mark.index_end)
+        if os.fstat(data_fd).st_size == mark.data_end and not rest.by_offset and rest.end == len(index):
+            self._replay_index(file_id, index, mark.index_end)
+            self.data_last, self.index_last = mark.data_last, mark.index_last
+            return mark
+        walk = walk_data_file(data_fd, mark.data_end, mark.data_last or None, rest.ends(), verify=True)
+        settled = _settle(walk, rest)
+        if settled is None:
+            return self._from_data(file_id, index, data_fd, None)
+        self._replay_index(file_id, index, mark.index_end)
+        return self._apply(file_id, index, data_fd, walk, settled, mark.index_last)
+
+    def _from_data(self, file_id: int, index: bytes | None, data_fd: int, last: int | None) -> SegmentMark:
+        """Nothing vouches for the index: walk the data file whole and compare."""
+        self.changed = True
+        rest = _index_rest(index or b"", INDEX_HEADER.size)
+        newest = not os.path.exists(f"{self.data_path}/d{file_id + 1}")
+        first = last if last else None
+        walk = walk_data_file(data_fd, DATA_HEADER.size, first, rest.ends(), verify=newest)
+        settled = _settle(walk, rest) if index is not None else None
+        if settled is None:
+            return self._rebuild(file_id, data_fd, walk, rest)
+        return self._apply(file_id, index or b"", data_fd, walk, settled, self.index_last)
+
+    def _from_index_alone(self, file_id: int, index: bytes | None) -> SegmentMark:
+        """The data file is elsewhere: its keys are known, its values answer an error until it is back."""
+        path = f"{self.index_path}/i{file_id}"
+        if index is None:
+            replace_file(path, index_header(file_id), sync=False)
+            index = index_header(file_id)
+            self.changed = True
+        rest = _index_rest(index, INDEX_HEADER.size)
+        if rest.end < len(index):
+            self.report.append(f"i{file_id}: {len(index) - rest.end} bytes of a torn record dropped")
+            os.truncate(path, rest.end)
+            self.changed = True
+        self._replay_index(file_id, index, rest.end)
+        self.index_last = rest.last or self.index_last
+        if rest.by_offset:
+            self.report.append(f"d{file_id} is missing: the values of {len(rest.by_offset)} records cannot be read")
+        return SegmentMark(file_id, 0, self.data_last or 0, rest.end, self.index_last, checksum(index[: rest.end]))
+
+    def _replay_index(self, file_id: int, index: bytes, end: int) -> None:
+        """Replay index records up to `end` as they stand, the way the original does."""
+        at = INDEX_HEADER.size
+        unpack, size = INDEX_RECORD.unpack_from, INDEX_RECORD.size
+        while at + size <= end:
+            key_bytes, data_offset, length, _, flags, _, timestamp, crc, _, _ = unpack(index, at)
+            key = index[at + size : at + size + key_bytes]
+            self.drop(key)
+            if not flags & DELETED:
+                self.keys[key] = ENTRY.pack(file_id, data_offset, length, crc, timestamp, at)
+            at += size + key_bytes
+            self.index_records += 1
+
+    def _apply(
+        self, file_id: int, index: bytes, data_fd: int, walk: Walk, settled: _Settled, index_last: int
+    ) -> SegmentMark:
+        """Replay the walked records with their index records, and cut both files where they end."""
+        self._cut_data(file_id, data_fd, walk, settled.lost)
+        if settled.index_end < len(index):
+            self.changed = True
+            os.truncate(f"{self.index_path}/i{file_id}", settled.index_end)
+        for record in walk.records:
+            witness = settled.matched.get(record.offset)
+            if record.flags & DELETED:
+                self.drop(record.key)
+                continue
+            self._put_record(file_id, record, witness)
+        self.index_records += len(settled.matched)
+        self.index_last = settled.index_last or index_last
+        self.data_last = walk.last
+        self._report_damage(file_id, walk)
+        return SegmentMark(file_id, walk.end, walk.last, settled.index_end, self.index_last, 0)
+
+    def _put_record(self, file_id: int, record: DataRecord, witness: _Witness | None) -> None:
+        index_offset = 0 if witness is None else witness.offset
+        if witness is not None and witness.flags & DELETED:
+            self.flagged.add((file_id, index_offset))
+        self.put(
+            record.key,
+            ENTRY.pack(file_id, record.offset, record.payload_bytes, record.crc, record.timestamp, index_offset),
+        )
+
+    def _rebuild(self, file_id: int, data_fd: int, walk: Walk, rest: _IndexRest) -> SegmentMark:
+        """Write the index file anew from the data; what only the index knows of damaged records goes in as well."""
+        self._cut_data(file_id, data_fd, walk, 0)
+        body = bytearray(index_header(file_id))
+        last = self.index_last
+        count = 0
+        for record in _with_damaged(walk, rest):
+            if record.flags & DELETED:
+                self.drop(record.key)
+                continue
+            offset = len(body)
+            body += INDEX_RECORD.pack(
+                len(record.key), record.offset, record.payload_bytes, last, 0, file_id,
+                record.timestamp, record.crc, 0, 0,
+            ) + record.key  # fmt: skip
+            self.put(
+                record.key,
+                ENTRY.pack(file_id, record.offset, record.payload_bytes, record.crc, record.timestamp, offset),
+            )
+            last = offset
+            count += 1
+        replace_file(f"{self.index_path}/i{file_id}", bytes(body), sync=False)
+        self.report.append(f"i{file_id} rebuilt from d{file_id}: {count} records")
+        self.index_records += count
+        self.index_last, self.data_last, self.changed = last, walk.last, True
+        self._report_damage(file_id, walk)
+        return SegmentMark(file_id, walk.end, walk.last, len(body), last, 0)
+
+    def _cut_data(self, file_id: int, data_fd: int, walk: Walk, lost: int) -> None:
+        size = os.fstat(data_fd).st_size
+        if size > walk.end:
+            self.changed = True
+            os.ftruncate(data_fd, walk.end)
+            self.report.append(f"d{file_id}: {size - walk.end} bytes behind the last whole record dropped")
+        if lost:
+            self.report.append(f"i{file_id}: {lost} records dropped whose values are not in d{file_id}")
+
+    def _report_damage(self, file_id: int, walk: Walk) -> None:
+        for offset in walk.damaged:
+            self.report.append(f"d{file_id}: damaged record at {offset}; its value is not served")
+
+    # after all pairs
+
+    def finish(self, marks: dict[int, SegmentMark]) -> None:
+        """Bring the index files in line with the replay: flags, and records that only the data had."""
+        missing: dict[int, list[bytes]] = {}
+        for key, packed in self.keys.items():
+            file_id, _, _, _, _, index_offset = ENTRY.unpack(packed)
+            if not index_offset:
+                missing.setdefault(file_id, []).append(key)
+            elif (file_id, index_offset) in self.flagged:
+                self._flag(file_id, index_offset, 0)
+        for file_id, index_offset in self.superseded:
+            self._flag(file_id, index_offset, DELETED)
+        for file_id, keys in missing.items():
+            marks[file_id] = self._add_records(marks[file_id], keys)
+        if self.superseded:
+            self.report.append(f"{len(self.superseded)} index records marked as superseded")
+
+    def _flag(self, file_id: int, index_offset: int, flags: int) -> None:
+        self.changed = True
+        fd = os.open(f"{self.index_path}/i{file_id}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, bytes([flags]), index_offset + INDEX_FLAGS_AT)
+        finally:
+            os.close(fd)
+
+    def _add_records(self, mark: SegmentMark, keys: list[bytes]) -> SegmentMark:
+        """Append index records for live values that the index did not know."""
+        self.changed = True
+        self.report.append(f"i{mark.file_id}: {len(keys)} records added that only d{mark.file_id} had")
+        body = bytearray()
+        last = mark.index_last
+        for key in keys:
+            file_id, offset, length, crc, timestamp, _ = ENTRY.unpack(self.keys[key])
+            at = mark.index_end + len(body)
+            body += INDEX_RECORD.pack(len(key), offset, length, last, 0, file_id, timestamp, crc, 0, 0) + key
+            self.keys[key] = ENTRY.pack(file_id, offset, length, crc, timestamp, at)
+            last = at
+        fd = os.open(f"{self.index_path}/i{mark.file_id}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            write_all(fd, [body], mark.index_end)
+        finally:
+            os.close(fd)
+        self.index_records += len(keys)
+        self.index_last = max(self.index_last, last)
+        return SegmentMark(mark.file_id, mark.data_end, mark.data_last, mark.index_end + len(body), last, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Witness:
+    """What the index says of one data record."""
+
+    offset: int
+    length: int
+    crc: int
+    timestamp: int
+    flags: int
+    key: bytes
+
+
+@dataclass(slots=True)
+class _IndexRest:
+    """Index records from some offset on, by the data offset that they name."""
+
+    by_offset: dict[int, _Witness]
+    end: int
+    last: int
+
+    def ends(self) -> dict[int, int]:
+        size = DATA_RECORD.size
+        return {offset: offset + size + len(found.key) + found.length for offset, found in self.by_offset.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """Index records matched with data records by offset, and where the index must end."""
+
+    matched: dict[int, _Witness]
+    index_end: int
+    index_last: int
+    lost: int
+
+
+def _index_rest(index: bytes, start: int) -> _IndexRest:
+    by_offset: dict[int, _Witness] = {}
+    at, last = start, 0
+    while at + INDEX_RECORD.size <= len(index):
+        key_bytes, data_offset, length, _, flags, _, timestamp, crc, _, _ = INDEX_RECORD.unpack_from(index, at)
+        end = at + INDEX_RECORD.size + key_bytes
+        if end > len(index):
+            break
+        key = index[at + INDEX_RECORD.size : end]
+        by_offset[data_offset] = _Witness(at, length, crc, timestamp, flags, key)
+        at, last = end, at
+    return _IndexRest(by_offset, min(at, len(index)), last)
+
+
+def _settle(walk: Walk, rest: _IndexRest) -> _Settled | None:
+    """Match index with data; None when they contradict each other beyond a cut tail, and the index must be rebuilt."""
+    matched: dict[int, _Witness] = {}
+    for record in walk.records:
+        witness = rest.by_offset.get(record.offset)
+        if witness is None:
+            continue
+        same = (witness.key, witness.length, witness.crc) == (record.key, record.payload_bytes, record.crc)
+        if not same or record.flags & DELETED:
+            return None
+        matched[record.offset] = witness
+    lost = [witness for offset, witness in rest.by_offset.items() if offset not in matched]
+    if not lost:
+        return _Settled(matched, rest.end, rest.last, 0)
+    first_lost = min(witness.offset for witness in lost)
+    kept = [witness.offset for witness in matched.values()]
+    if max(kept, default=0) > first_lost:
+        return None
+    if any(offset < walk.end for offset in rest.by_offset if offset not in matched):
+        return None
+    return _Settled(matched, first_lost, max(kept, default=0), len(lost))
+
+
+def _with_damaged(walk: Walk, rest: _IndexRest) -> Iterator[DataRecord]:
+    """Yield the walked records in order; where the head is damaged, what the index knows of it, so that a read of
+    the key names the damage instead of missing it."""
+    damaged = set(walk.damaged)
+    known = {record.offset for record in walk.records}
+    found = list(walk.records)
+    for offset in damaged - known:
+        witness = rest.by_offset.get(offset)
+        if witness is not None and witness.key:
+            found.append(DataRecord(offset, witness.length, 0, witness.crc, 0, witness.timestamp, witness.key))
+    yield from sorted(found, key=lambda record: record.offset)
+
+
+def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None) -> Recovered:
+    """Read and mend the files of one namespace; with none there, create the first pair.
+
+    Raises:
+        FailedError: a file is of a version or mode that is not supported.
+        OSError: the disk refused.
+    """
+    numbers = {
+        int(match[1])
+        for path in (index_path, data_path)
+        for name in os.listdir(path)
+        if (match := _NUMBERED.fullmatch(name))
+    }
+    loader = _Loader(index_path, data_path)
+    marks: dict[int, SegmentMark] = {}
+    if not numbers:
+        _create_pair(index_path, data_path, 0)
+        loader.changed = True
+        marks[0] = SegmentMark(0, DATA_HEADER.size, 0, INDEX_HEADER.size, 0, 0)
+    else:
+        vouched = {mark.file_id: mark for mark in checkpoint.segments} if checkpoint is not None else {}
+        newest = max(numbers)
+        if not os.path.exists(f"{data_path}/d{newest}"):
+            loader.report.append(f"d{newest} is missing: created empty")
+            os.close(create_file(f"{data_path}/d{newest}", data_header(newest)))
+            loader.changed = True
+        for number in sorted(numbers):
+            marks[number] = loader.load(number, vouched.get(number))
+        loader.finish(marks)
+    top = marks[max(marks)]
+    ends = Ends(top.file_id, top.data_end, loader.data_last or 0, top.index_end, loader.index_last)
+    return Recovered(loader.keys, ends, loader.index_records, loader.report, marks, loader.changed)
+
+
+def _create_pair(index_path: str, data_path: str, number: int) -> None:
+    os.close(create_file(f"{data_path}/d{number}", data_header(number)))
+    os.close(create_file(f"{index_path}/i{number}", index_header(number)))
+
+
+def load_checkpoint(index_path: str, report: list[str]) -> Checkpoint | None:
+    """Return the namespace's checkpoint, or None when there is none that can be believed."""
+    data = read_file(f"{index_path}/{CHECKPOINT_NAME}")
+    if data is None:
+        return None
+    try:
+        return decode_checkpoint(data)
+    except CorruptError as error:
+        report.append(f"{error}: the data files are walked instead")
+        return None
+
+
+def save_checkpoint(index_path: str, data_path: str, ends: Ends, descriptor: bytes, *, sync: bool) -> None:
+    """Write down up to where every pair of files agrees; all of them must be durable when `sync` is asked.
+
+    Raises:
+        OSError: the disk refused; the old checkpoint stands and is as good as before.
+    """
+    marks = []
+    for name in os.listdir(index_path):
+        match = _NUMBERED.fullmatch(name)
+        if match is None or not name.startswith("i"):
+            continue
+        number = int(match[1])
+        index = read_file(f"{index_path}/{name}") or b""
+        if number == ends.file_id:
+            mark = SegmentMark(number, ends.data_end, ends.data_last, ends.index_end, ends.index_last, 0)
+        else:
+            try:
+                data_end = os.stat(f"{data_path}/d{number}").st_size
+            except FileNotFoundError:
+                continue
+            rest_last = _index_rest(index, INDEX_HEADER.size).last
+            mark = SegmentMark(number, data_end, 0, len(index), rest_last, 0)
+        crc = checksum(index[: mark.index_end])
+        marks.append(SegmentMark(number, mark.data_end, mark.data_last, mark.index_end, mark.index_last, crc))
+    marks.sort(key=lambda mark: mark.file_id)
+    checkpoint = encode_checkpoint(Checkpoint(tuple(marks), descriptor))
+    replace_file(f"{index_path}/{CHECKPOINT_NAME}", checkpoint, sync=sync)

@@ -1,0 +1,284 @@
+"""The data and index files of one namespace: appends to the newest pair, reads from all of them.
+
+An append is all or nothing: when the disk refuses any part of it, both files are cut back to where they were.
+Data goes first, the index second, and only then is the index record before it marked: a crash in between
+leaves one live version too many, never one too few.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fungistor.zdb.daemon.files import Buffer, OpenFiles, close_all, create_file, write_all
+from fungistor.zdb.daemon.format import (
+    DATA_RECORD,
+    DELETED,
+    INDEX_FLAGS_AT,
+    INDEX_RECORD,
+    OFFSET_MAX,
+    data_header,
+    index_header,
+)
+
+_JOIN_BYTES_MAX: Final = 16 << 10
+"""Payloads up to this are joined into one buffer; above, the copy costs more than a longer vector."""
+_VECTOR_MAX: Final = 512
+
+
+class WriteError(Exception):
+    """The disk refused. `where` is `data` or `index`; nothing of the append is left."""
+
+    def __init__(self, where: str, cause: OSError) -> None:
+        super().__init__(f"{where}: {cause}")
+        self.where = where
+        self.cause = cause
+
+
+@dataclass(slots=True)
+class Write:
+    """One record to append; the offsets are filled in by the append."""
+
+    key: bytes
+    payload: Buffer
+    crc: int
+    timestamp: int
+    flags: int = 0
+    parent_file: int = 0
+    parent_offset: int = 0
+    data_offset: int = 0
+    index_offset: int = 0
+
+
+@dataclass(slots=True)
+class Ends:
+    """Where the newest pair of files ends, and where the last record of each began."""
+
+    file_id: int
+    data_end: int
+    data_last: int
+    index_end: int
+    index_last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsynced:
+    """What a barrier must make durable: descriptors that the taker owns, and directories."""
+
+    fds: tuple[int, ...]
+    directories: tuple[str, ...]
+
+
+class Segments:
+    """The open files of a namespace."""
+
+    def __init__(self, index_path: str, data_path: str, ends: Ends, open_files: OpenFiles) -> None:
+        self.index_path = index_path
+        self.data_path = data_path
+        self.ends = ends
+        self._open_files = open_files
+        self._dirty = False
+        self._retired: dict[int, int] = {}
+        self._directories: set[str] = set()
+        self._torn = False
+        self._index_fd = os.open(f"{index_path}/i{ends.file_id}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._data_fd = os.open(f"{data_path}/d{ends.file_id}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            os.close(self._index_fd)
+            raise
+
+    # reading
+
+    def data_fd(self, file_id: int) -> int:
+        """Return a descriptor of that data file.
+
+        Raises:
+            OSError: it is gone.
+        """
+        if file_id == self.ends.file_id:
+            return self._data_fd
+        return self._open_files.get(f"{self.data_path}/d{file_id}", writable=False)
+
+    def index_fd(self, file_id: int) -> int:
+        """Return a descriptor of that index file.
+
+        Raises:
+            OSError: it is gone.
+        """
+        if file_id == self.ends.file_id:
+            return self._index_fd
+        return self._open_files.get(f"{self.index_path}/i{file_id}", writable=True)
+
+    # writing
+
+    def has_room(self, payload_bytes: int, index_bytes: int, data_bytes_max: int) -> bool:
+        """Whether a record of these sizes still belongs into the newest pair."""
+        ends = self.ends
+        return ends.data_end + payload_bytes <= data_bytes_max and ends.index_end + index_bytes <= OFFSET_MAX
+
+    def append(self, writes: Sequence[Write]) -> None:
+        """Append records to data and index.
+
+        Raises:
+            WriteError: the disk refused; nothing of them is left.
+        """
+        if self._torn:
+            self._cut_back()
+        ends = self.ends
+        parts, data_end, data_last = self._data_parts(writes)
+        self._dirty = True
+        try:
+            for start in range(0, len(parts), _VECTOR_MAX):
+                chunk = parts[start : start + _VECTOR_MAX]
+                write_all(self._data_fd, chunk, ends.data_end + sum(map(len, parts[:start])))
+        except OSError as error:
+            self._undo()
+            raise WriteError("data", error) from error
+        index = bytearray()
+        index_last = ends.index_last
+        for write in writes:
+            write.index_offset = ends.index_end + len(index)
+            index += INDEX_RECORD.pack(
+                len(write.key), write.data_offset, len(write.payload), index_last, write.flags, ends.file_id,
+                write.timestamp, write.crc, write.parent_file, write.parent_offset,
+            ) + write.key  # fmt: skip
+            index_last = write.index_offset
+        try:
+            write_all(self._index_fd, [index], ends.index_end)
+        except OSError as error:
+            self._undo()
+            raise WriteError("index", error) from error
+        self.ends = Ends(ends.file_id, data_end, data_last, ends.index_end + len(index), index_last)
+
+    def append_tombstone(self, key: bytes, timestamp: int, index_file: int, index_offset: int) -> None:
+        """Append a deletion to the data file and mark the key's index record.
+
+        Raises:
+            WriteError: the disk refused; the key is as it was.
+        """
+        if self._torn:
+            self._cut_back()
+        ends = self.ends
+        self._dirty = True
+        record = DATA_RECORD.pack(len(key), 0, ends.data_last, 0, DELETED, timestamp) + key
+        try:
+            write_all(self._data_fd, [record], ends.data_end)
+        except OSError as error:
+            self._undo()
+            raise WriteError("data", error) from error
+        try:
+            self.mark_deleted(index_file, index_offset)
+        except OSError as error:
+            self._undo()
+            raise WriteError("index", error) from error
+        self.ends = Ends(ends.file_id, ends.data_end + len(record), ends.data_end, ends.index_end, ends.index_last)
+
+    def mark_deleted(self, index_file: int, index_offset: int) -> None:
+        """Set the flag of an index record in place.
+
+        Raises:
+            OSError: the index file cannot be written.
+        """
+        os.pwrite(self.index_fd(index_file), bytes([DELETED]), index_offset + INDEX_FLAGS_AT)
+
+    def rotate(self) -> None:
+        """Begin a new pair of files; the old ones stay for reading.
+
+        Raises:
+            WriteError: the disk refused; the old pair stays the newest.
+        """
+        if self._torn:
+            self._cut_back()
+        ends = self.ends
+        new = ends.file_id + 1
+        index_path, data_path = f"{self.index_path}/i{new}", f"{self.data_path}/d{new}"
+        try:
+            data_fd = create_file(data_path, data_header(new))
+        except OSError as error:
+            raise WriteError("data", error) from error
+        try:
+            index_fd = create_file(index_path, index_header(new))
+        except OSError as error:
+            os.close(data_fd)
+            with contextlib.suppress(OSError):
+                os.unlink(data_path)
+            raise WriteError("index", error) from error
+        os.close(self._index_fd)
+        if self._dirty:
+            self._retired[ends.file_id] = self._data_fd
+        else:
+            os.close(self._data_fd)
+        self._data_fd, self._index_fd = data_fd, index_fd
+        self._dirty = True
+        self._directories.update((self.index_path, self.data_path))
+        self.ends = Ends(new, len(data_header(new)), ends.data_last, len(index_header(new)), ends.index_last)
+
+    def take_unsynced(self) -> Unsynced:
+        """Hand over what was written since this was last called."""
+        fds = list(self._retired.values())
+        self._retired.clear()
+        if self._dirty:
+            fds.append(os.dup(self._data_fd))
+            self._dirty = False
+        directories = tuple(self._directories)
+        self._directories.clear()
+        return Unsynced(tuple(fds), directories)
+
+    def touch_directory(self, path: str) -> None:
+        """Have the next barrier make this directory durable."""
+        self._directories.add(path)
+
+    def sync_index(self) -> None:
+        """Make the newest index file durable; a start does not need it, the original does.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        os.fdatasync(self._index_fd)
+
+    def close(self) -> None:
+        """Close all files; nothing is flushed."""
+        self._open_files.forget(self.index_path + "/")
+        self._open_files.forget(self.data_path + "/")
+        close_all((self._data_fd, self._index_fd, *self._retired.values()))
+        self._retired.clear()
+
+    def _data_parts(self, writes: Sequence[Write]) -> tuple[list[Buffer], int, int]:
+        """Return the bytes to append to the data file, its end after them and its last record."""
+        parts: list[Buffer] = []
+        small = bytearray()
+        end, last = self.ends.data_end, self.ends.data_last
+        for write in writes:
+            size = len(write.payload)
+            write.data_offset = end
+            small += DATA_RECORD.pack(len(write.key), size, last, write.crc, write.flags, write.timestamp)
+            small += write.key
+            if size <= _JOIN_BYTES_MAX:
+                small += write.payload
+            else:
+                parts += (small, write.payload)
+                small = bytearray()
+            last = end
+            end += DATA_RECORD.size + len(write.key) + size
+        if small:
+            parts.append(small)
+        return parts, end, last
+
+    def _undo(self) -> None:
+        """Cut both files back to where they ended; if even that fails, before the next write."""
+        try:
+            os.ftruncate(self._data_fd, self.ends.data_end)
+            os.ftruncate(self._index_fd, self.ends.index_end)
+        except OSError:
+            self._torn = True
+        else:
+            self._torn = False
+
+    def _cut_back(self) -> None:
+        self._undo()
+        if self._torn:
+            raise WriteError("data", OSError("a torn record could not be cut off"))

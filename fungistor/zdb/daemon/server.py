@@ -1,0 +1,147 @@
+"""The daemon's process: opens the store, listens, serves until SIGTERM or SIGINT, leaves everything on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import uvloop
+
+from fungistor.errors import FailedError
+from fungistor.zdb.daemon.barrier import Barrier
+from fungistor.zdb.daemon.config import DaemonConfig
+from fungistor.zdb.daemon.connection import STALL_S, Connection, Hub
+from fungistor.zdb.daemon.files import replace_file
+from fungistor.zdb.daemon.session import Context, ServerStats
+from fungistor.zdb.daemon.store import DEFAULT, Store
+
+_BACKLOG: Final = 512
+_TICK_S: Final = 5.0
+_DRAIN_S: Final = 2.0
+
+
+def run(config: DaemonConfig, *, ready: Callable[[str], None] | None = None) -> int:
+    """Serve until told to stop, then return the exit code.
+
+    Args:
+        ready: called once with the address (`host:port`, or the socket's path) when requests are served.
+
+    Raises:
+        ConflictError: another daemon holds the folders.
+        FailedError: the folders or the address cannot be used.
+    """
+    store = Store(config.data, config.index, datasize=config.datasize, durable=not config.no_sync)
+    for line in store.report:
+        sys.stderr.write(f"zdb: {line}\n")
+    if config.maxsize:
+        store.namespaces[DEFAULT].descriptor.maxsize = config.maxsize
+    loop = uvloop.new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        return int(loop.run_until_complete(_serve(config, store, ready)))
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+        store.close()
+
+
+async def _serve(config: DaemonConfig, store: Store, ready: Callable[[str], None] | None) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+    context = Context(
+        store=store,
+        stats=ServerStats(),
+        run_id=secrets.token_hex(20).encode(),
+        instance=f"unix://{config.socket}" if config.socket else f"tcp://{config.listen}:{config.port}",
+        admin_password=(config.admin or "").encode(),
+        protect=config.protect,
+        durability="none" if config.no_sync else "always" if config.sync else "barrier",
+    )
+    barrier = Barrier(store, loop, skip=config.no_sync)
+    hub = Hub(context, barrier, loop, sync=config.sync and not config.no_sync)
+    servers, address = await _listen(config, hub, loop)
+    housekeeping = loop.create_task(_tick(hub))
+    try:
+        if config.port_file is not None:
+            replace_file(config.port_file, address.rsplit(":", 1)[-1].encode(), sync=False)
+        if ready is not None:
+            ready(address)
+        await stop.wait()
+    finally:
+        housekeeping.cancel()
+        for server in servers:
+            server.close()
+        await _drain(hub)
+        with contextlib.suppress(asyncio.CancelledError):
+            await housekeeping
+        barrier.stop()
+        if config.socket is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(config.socket)
+    return 0 if not any(namespace.broken for namespace in store.namespaces.values()) else 1
+
+
+async def _listen(
+    config: DaemonConfig, hub: Hub, loop: asyncio.AbstractEventLoop
+) -> tuple[list[asyncio.AbstractServer], str]:
+    """Listen where the configuration says and return the address to tell."""
+    servers: list[asyncio.AbstractServer] = []
+    address = ""
+    try:
+        if config.socket is None or config.dualnet:
+            server = await loop.create_server(
+                lambda: Connection(hub), config.listen, config.port, backlog=_BACKLOG, reuse_address=True
+            )
+            servers.append(server)
+            host, port = server.sockets[0].getsockname()[:2]
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if config.socket is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(config.socket)
+            servers.append(await loop.create_unix_server(lambda: Connection(hub), config.socket, backlog=_BACKLOG))
+            address = config.socket
+    except OSError as error:
+        for opened in servers:
+            opened.close()
+        where = config.socket or f"{config.listen}:{config.port}"
+        raise FailedError(
+            f"cannot listen on {where}: {error.strerror or error}", hint="choose another address, or port 0 for any"
+        ) from error
+    return servers, address
+
+
+async def _drain(hub: Hub) -> None:
+    """Let what was asked be answered and sent, for a moment; then drop who does not read."""
+    for connection in list(hub.connections):
+        connection.drain()
+    if hub.connections:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hub.empty.wait(), _DRAIN_S)
+    for connection in list(hub.connections):
+        connection.abort()
+    await asyncio.sleep(0)
+
+
+async def _tick(hub: Hub) -> None:
+    """Now and then: let idle memory go, and drop who holds a buffer that others wait for."""
+    seen = -1
+    while True:
+        await asyncio.sleep(_TICK_S)
+        now = hub.loop.time()
+        if hub.buffers.contended:
+            for connection in list(hub.connections):
+                if connection.gathering and now - connection.last_read > STALL_S:
+                    connection.abort()
+        if hub.context.stats.commands == seen:
+            hub.buffers.trim()
+        seen = hub.context.stats.commands

@@ -1,0 +1,149 @@
+"""What a connection is to the daemon: its namespace, its rights, and what commands may ask of the whole."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from fungistor.zdb.daemon.namespace import Namespace
+from fungistor.zdb.daemon.store import DEFAULT, Store
+from fungistor.zdb.daemon.wire import Argument, ReplyError
+
+_HASH_CHARS: Final = 40
+
+
+@dataclass(slots=True)
+class ServerStats:
+    """Counters since start."""
+
+    clients: int = 0
+    commands: int = 0
+    failed: int = 0
+    unauthorized: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    operations: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Context:
+    """The daemon as its commands see it."""
+
+    store: Store
+    stats: ServerStats
+    run_id: bytes
+    instance: str
+    admin_password: bytes
+    protect: bool
+    durability: str
+    started: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierWanted:
+    """A reply that waits until all acknowledged so far is durable, for at most `timeout_s` (0: without end)."""
+
+    timeout_s: float
+
+
+Reply = bytes | list[bytes] | Iterator[bytes] | BarrierWanted
+"""Whole, in pieces, made while it is sent, or later."""
+
+
+class Session:
+    """One connection's state."""
+
+    __slots__ = ("admin", "context", "namespace", "nonce", "writable", "wrote")
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.namespace: Namespace = context.store.namespaces[DEFAULT]
+        self.admin = not context.admin_password
+        self.writable = not context.protect
+        self.nonce: bytes | None = None
+        self.wrote = False
+        """Whether something was stored since the last flush that this connection waited for."""
+
+    def challenge(self) -> bytes:
+        """Return a new nonce for a SECURE answer; it replaces the one before."""
+        self.nonce = secrets.token_hex(8).encode()
+        return self.nonce
+
+    def answers(self, given: bytes, password: bytes) -> bool:
+        """Whether a SECURE answer is right; the nonce is used up by it, so that none is accepted twice.
+
+        Raises:
+            ReplyError: there is nothing to answer, or the answer has no form.
+        """
+        if self.nonce is None:
+            raise ReplyError("No CHALLENGE requested, secure authentication not available")
+        if len(given) != _HASH_CHARS:
+            raise ReplyError("Invalid hash length")
+        # SHA-1 is what the original's clients compute.
+        expected = hashlib.sha1(self.nonce + b":" + password).hexdigest().encode()  # noqa: S324
+        self.nonce = None
+        return hmac.compare_digest(given, expected)
+
+    def readable(self) -> Namespace:
+        """Return the namespace for reading.
+
+        Raises:
+            ReplyError: it is frozen.
+        """
+        if self.namespace.frozen:
+            raise ReplyError("Namespace is temporarily frozen (read-write disabled)")
+        return self.namespace
+
+    def writing(self) -> Namespace:
+        """Return the namespace for writing.
+
+        Raises:
+            ReplyError: the session may only read, or the namespace is frozen or locked.
+        """
+        if not self.writable:
+            raise ReplyError("Namespace is in read-only mode")
+        namespace = self.readable()
+        if namespace.locked:
+            raise ReplyError("Namespace is temporarily locked (read-only)")
+        return namespace
+
+
+def plain(argument: Argument) -> bytes:
+    """Return an argument as bytes of its own."""
+    return argument if isinstance(argument, bytes) else bytes(argument)
+
+
+def key_of(argument: Argument) -> bytes:
+    """Return a key to look up.
+
+    Raises:
+        ReplyError: it is empty or too long.
+    """
+    if not argument:
+        raise ReplyError("Invalid argument")
+    if len(argument) > 255:
+        raise ReplyError("Invalid key")
+    return plain(argument)
+
+
+def same_secret(given: bytes, expected: bytes) -> bool:
+    """Compare without telling by time how much of it is right."""
+    return hmac.compare_digest(given, expected)
+
+
+def parse_timestamp(text: Argument) -> int:
+    """Return a timestamp as C's atoll reads it, cut to 32 bits."""
+    digits = plain(text[:64]).lstrip(b" \t\n\v\f\r")
+    sign = -1 if digits[:1] == b"-" else 1
+    if digits[:1] in (b"-", b"+"):
+        digits = digits[1:]
+    end = 0
+    while end < len(digits) and digits[end : end + 1].isdigit():
+        end += 1
+    number = sign * int(digits[:end] or b"0")
+    return max(min(number, (1 << 63) - 1), -(1 << 63)) & 0xFFFFFFFF

@@ -1,0 +1,231 @@
+"""All namespaces of one daemon: two locked directories, opened, created, removed, closed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+from typing import Final
+
+from fungistor.errors import ConflictError, CorruptError, FailedError
+from fungistor.zdb.daemon.files import OpenFiles, close_all, create_file, read_file, replace_file, sync_directory
+from fungistor.zdb.daemon.format import (
+    Checkpoint,
+    Descriptor,
+    data_header,
+    decode_descriptor,
+    encode_descriptor,
+    index_header,
+)
+from fungistor.zdb.daemon.namespace import IoStats, Live, Namespace
+from fungistor.zdb.daemon.recovery import load_checkpoint, recover, save_checkpoint
+from fungistor.zdb.daemon.segments import Ends, Segments
+
+DEFAULT: Final = b"default"
+DESCRIPTOR_NAME: Final = "zdb-namespace"
+_LOCK_NAME: Final = ".lockfile"
+_NAME_BYTES_MAX: Final = 128
+
+
+class Store:
+    """The namespaces by name, `default` first. One process at a time holds the two directories."""
+
+    def __init__(self, data_root: str, index_root: str, *, datasize: int, durable: bool) -> None:
+        """Lock both directories and open every namespace in them.
+
+        Raises:
+            ConflictError: another daemon holds a directory.
+            FailedError: a directory cannot be used, or holds what this version cannot open.
+        """
+        self.data_root = data_root
+        self.index_root = index_root
+        self.io = IoStats()
+        self.report: list[str] = []
+        self.namespaces: dict[bytes, Namespace] = {}
+        self._datasize = datasize
+        self._durable = durable
+        self._open_files = OpenFiles()
+        self._locks: list[int] = []
+        try:
+            for root in (index_root, data_root):
+                os.makedirs(root, mode=0o700, exist_ok=True)
+                self._locks.append(_lock(root))
+            self._open_all()
+        except OSError as error:
+            self._abandon()
+            raise FailedError(
+                f"cannot use {error.filename or data_root}: {error.strerror}", hint="check the folder's owner and space"
+            ) from error
+        except BaseException:
+            self._abandon()
+            raise
+
+    def create(self, name: bytes) -> Namespace:
+        """Create a namespace; on failure nothing of it is left.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        index_path, data_path = self._paths(name)
+        made: list[str] = []
+        try:
+            for path in (index_path, data_path):
+                os.mkdir(path, 0o700)
+                made.append(path)
+            descriptor = Descriptor(name)
+            os.close(create_file(f"{data_path}/d0", data_header(0)))
+            os.close(create_file(f"{index_path}/i0", index_header(0)))
+            replace_file(f"{index_path}/{DESCRIPTOR_NAME}", encode_descriptor(descriptor), sync=self._durable)
+            if self._durable:
+                sync_directory(self.index_root)
+                sync_directory(self.data_root)
+            ends = Ends(0, len(data_header(0)), 0, len(index_header(0)), 0)
+            segments = Segments(index_path, data_path, ends, self._open_files)
+        except OSError:
+            for path in made:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        segments.touch_directory(data_path)
+        namespace = Namespace(descriptor, segments, Live(), datasize=self._datasize, io=self.io, next_id=0)
+        self.namespaces[name] = namespace
+        return namespace
+
+    def remove(self, namespace: Namespace) -> None:
+        """Delete a namespace with all its files, at once."""
+        namespace.removed = True
+        del self.namespaces[namespace.name]
+        namespace.segments.close()
+        for path in (namespace.segments.index_path, namespace.segments.data_path):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def save_descriptor(self, namespace: Namespace, descriptor: Descriptor) -> None:
+        """Change a namespace's properties, on disk first.
+
+        Raises:
+            OSError: the disk refused; the old properties stand.
+        """
+        path = f"{namespace.segments.index_path}/{DESCRIPTOR_NAME}"
+        replace_file(path, encode_descriptor(descriptor), sync=self._durable)
+        namespace.descriptor = descriptor
+
+    def close(self) -> None:
+        """Write checkpoints, close all files and release the directories. Data must be durable already."""
+        for namespace in self.namespaces.values():
+            segments = namespace.segments
+            if not namespace.broken and not namespace.unflagged:
+                # Without a checkpoint the next start walks the data: slower, as right.
+                with contextlib.suppress(OSError):
+                    if self._durable:
+                        segments.sync_index()
+                    self._checkpoint(namespace)
+            segments.close()
+        self._abandon()
+
+    def _checkpoint(self, namespace: Namespace) -> None:
+        segments = namespace.segments
+        save_checkpoint(
+            segments.index_path, segments.data_path, segments.ends, encode_descriptor(namespace.descriptor),
+            sync=self._durable,
+        )  # fmt: skip
+
+    def _abandon(self) -> None:
+        self._open_files.close()
+        close_all(self._locks)
+        self._locks.clear()
+
+    def _paths(self, name: bytes) -> tuple[str, str]:
+        text = os.fsdecode(name)
+        return f"{self.index_root}/{text}", f"{self.data_root}/{text}"
+
+    def _open_all(self) -> None:
+        names = [
+            os.fsencode(entry.name)
+            for entry in os.scandir(self.index_root)
+            if entry.is_dir() and len(os.fsencode(entry.name)) <= _NAME_BYTES_MAX
+        ]
+        for name in (DEFAULT, *sorted(set(names) - {DEFAULT})):
+            self._open(name)
+
+    def _open(self, name: bytes) -> None:
+        index_path, data_path = self._paths(name)
+        for path in (index_path, data_path):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            if os.path.exists(f"{path}/zdb-index-00000"):
+                raise FailedError(f"{path} has the layout of 0-db before 2.0", hint="convert it with the original")
+        report: list[str] = []
+        checkpoint = load_checkpoint(index_path, report)
+        found = recover(index_path, data_path, checkpoint)
+        report += found.report
+        descriptor = self._descriptor(name, index_path, checkpoint, report, empty=not found.keys)
+        live = Live(found.keys)
+        for key, packed in found.keys.items():
+            live.payload_bytes += int.from_bytes(packed[8:12], "little")
+            live.key_bytes += len(key)
+        segments = Segments(index_path, data_path, found.ends, self._open_files)
+        namespace = Namespace(
+            descriptor, segments, live, datasize=self._datasize, io=self.io, next_id=found.index_records
+        )
+        self.namespaces[name] = namespace
+        self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
+        if found.changed:
+            self._make_durable(namespace)
+
+    def _make_durable(self, namespace: Namespace) -> None:
+        """What recovery found is flushed before anything is acknowledged on top of it."""
+        segments = namespace.segments
+        if self._durable:
+            for file_id in range(segments.ends.file_id + 1):
+                with contextlib.suppress(FileNotFoundError):
+                    os.fdatasync(segments.data_fd(file_id))
+            sync_directory(segments.data_path)
+            sync_directory(segments.index_path)
+        self._checkpoint(namespace)
+
+    def _descriptor(
+        self, name: bytes, index_path: str, checkpoint: Checkpoint | None, report: list[str], *, empty: bool
+    ) -> Descriptor:
+        """Return the namespace's properties, from the copy in the checkpoint where the file is cut."""
+        path = f"{index_path}/{DESCRIPTOR_NAME}"
+        data = read_file(path)
+        if data is not None:
+            try:
+                descriptor = decode_descriptor(data)
+                if descriptor.name == name:
+                    return descriptor
+                report.append(f"descriptor names {os.fsdecode(descriptor.name)!r}")
+            except CorruptError as error:
+                report.append(str(error))
+        descriptor = self._lost_descriptor(name, data, checkpoint, report, empty=empty)
+        replace_file(path, encode_descriptor(descriptor), sync=self._durable)
+        return descriptor
+
+    def _lost_descriptor(
+        self, name: bytes, data: bytes | None, checkpoint: Checkpoint | None, report: list[str], *, empty: bool
+    ) -> Descriptor:
+        with contextlib.suppress(CorruptError):
+            if checkpoint is not None and (copy := decode_descriptor(checkpoint.descriptor)).name == name:
+                report.append("properties taken from the copy in the checkpoint")
+                return copy
+        if name == DEFAULT or empty or (data is not None and len(data) > 5 and data[5] == 0):
+            if data is not None:
+                report.append("properties are lost and back at their defaults (it had no password)")
+            return Descriptor(name)
+        # Whether it had a password cannot be known any more: better closed than open to everybody.
+        report.append("properties are lost: closed until an admin sets its password (NSSET)")
+        return Descriptor(name, secrets.token_hex(16).encode(), public=False)
+
+
+def _lock(root: str) -> int:
+    path = f"{root}/{_LOCK_NAME}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise ConflictError(
+            f"{root} is in use by another daemon", hint="stop it, or give this one a folder of its own"
+        ) from None
+    return fd
