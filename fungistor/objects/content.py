@@ -1,0 +1,200 @@
+"""From a CID to a source of its blocks: a root by its record alone, anything below by the block index."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.record import Record
+from fungistor.coding.manifest import Entry, Inner
+from fungistor.dag.cid import CID
+from fungistor.errors import ConflictError, CorruptError, FungiStorError, NotFoundError, UnavailableError
+from fungistor.ids import ObjectId, TenantNumber
+from fungistor.keys.ring import NodeKeys, block_hash, object_id, unwrap
+from fungistor.objects.manifest_reader import ManifestReader
+from fungistor.objects.naming import ObjectName, open_name
+from fungistor.objects.ports import KeyTable
+from fungistor.objects.source import ObjectSource, ReadThreads
+
+MANIFESTS_KEPT = 64
+"""Opened manifests, a process: a root page each, 256 KiB at most and mostly far less."""
+
+CATCH_UP_S = 2.0
+"""How long a reader of an unknown CID waits for this node to catch up before it is told to come again."""
+
+
+class IdentitySource:
+    """The source of a CID that holds its own bytes."""
+
+    def __enter__(self) -> IdentitySource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to let go."""
+
+    def get(self, cid: CID) -> bytes:
+        """Only identity CIDs are known here."""
+        if not cid.is_identity:
+            raise NotFoundError(f"block {cid} is not stored here")
+        return cid.digest
+
+    def hint(self, cids: Sequence[CID]) -> None:
+        """Nothing is fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """An object that holds a block, and the block's entry there."""
+
+    manifest: ManifestReader
+    entry: Entry
+
+
+class Content:
+    """Everything this network can be asked for. Thread-safe."""
+
+    def __init__(
+        self, catalog: Catalog, index: BlockIndex, keys: NodeKeys, key_table: KeyTable, threads: ReadThreads
+    ) -> None:
+        self._catalog = catalog
+        self._index = index
+        self._keys = keys
+        self._key_table = key_table
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._manifests: OrderedDict[ObjectId, ManifestReader] = OrderedDict()
+        self._index_lock = threading.Lock()
+        self._indexed_revision = -1
+
+    # -- opening ----------------------------------------------------------------------------------------------
+
+    def open(self, cid: CID) -> ObjectSource | IdentitySource:
+        """A source of the block `cid` and all below it; close it after use.
+
+        Raises:
+            NotFoundError: no object of this network holds it, and this node has seen all there is.
+            UnavailableError: it cannot be told, or read, now.
+        """
+        if cid.is_identity:
+            return IdentitySource()
+        located = self.locate(cid)
+        source = ObjectSource(located.manifest, self._threads)
+        source.seed(cid, located.entry)
+        return source
+
+    def locate(self, cid: CID) -> Located:
+        """Find an object that holds a block. Raises as `open`."""
+        located = self._locate_now(cid)
+        if located is not None:
+            return located
+        deadline = time.monotonic() + CATCH_UP_S
+        caught_up = self._catch_up(deadline)
+        located = self._locate_now(cid)
+        if located is not None:
+            return located
+        if not caught_up:
+            raise UnavailableError(
+                f"{cid} is not known here yet, and this node is still catching up with the catalog", retry_after_s=2
+            )
+        raise NotFoundError(
+            f"{cid} is not stored in this network", hint="`fungistor objects` lists what is; publish it first"
+        )
+
+    def _locate_now(self, cid: CID) -> Located | None:
+        identity = object_id(self._keys.network_key, TenantNumber(0), cid.codec, cid.multihash)
+        manifest = self.manifest(identity)
+        if manifest is not None:
+            return Located(manifest, manifest.root_entry)
+        unreadable: FungiStorError | None = None
+        for holder in self._index.holders(block_hash(self._keys.network_key, cid.multihash)):
+            try:
+                manifest = self.manifest(holder.object_id)
+                entry = manifest.entry_at(holder.node, holder.position, cid.multihash) if manifest else None
+            except UnavailableError as error:
+                unreadable = error
+                continue
+            if manifest is not None and entry is not None:
+                return Located(manifest, entry)
+        if unreadable is not None:
+            raise unreadable
+        return None
+
+    def _catch_up(self, deadline: float) -> bool:
+        if self._catalog.behind() and not self._catalog.catch_up():
+            return False
+        return self.catch_up_index(deadline)
+
+    # -- manifests --------------------------------------------------------------------------------------------
+
+    def manifest(self, identity: ObjectId) -> ManifestReader | None:
+        """The opened manifest of an object, None where there is no such object."""
+        record = self._catalog.record(identity)
+        if record is None and self._catalog.behind():
+            self._catalog.catch_up()
+            record = self._catalog.record(identity)
+        return None if record is None else self.manifest_of(record)
+
+    def manifest_of(self, record: Record) -> ManifestReader:
+        """The opened manifest of a record."""
+        with self._lock:
+            known = self._manifests.get(record.object_id)
+            if known is not None and known.record.manifest_id == record.manifest_id:
+                self._manifests.move_to_end(record.object_id)
+                return known
+        opened = ManifestReader(self._threads.reader, record, self.name_of(record).cid, self.object_key(record))
+        with self._lock:
+            self._manifests[record.object_id] = opened
+            while len(self._manifests) > MANIFESTS_KEPT:
+                self._manifests.popitem(last=False)
+        return opened
+
+    def object_key(self, record: Record) -> bytes:
+        """The object's key, unwrapped.
+
+        Raises:
+            CorruptError: a record without its key.
+        """
+        wrapped = self._key_table.get(record.object_id)
+        if wrapped is None:
+            raise CorruptError(
+                "an object's record has no key in the key table",
+                hint="restore catalog/keys.db from the backup that belongs to this catalog",
+            )
+        return unwrap(self._keys.tenant_keys[record.tenant], wrapped)
+
+    def name_of(self, record: Record) -> ObjectName:
+        """The object's CID and name."""
+        return open_name(self.object_key(record), record.sealed_name)
+
+    # -- block index ------------------------------------------------------------------------------------------
+
+    def catch_up_index(self, deadline: float | None = None) -> bool:
+        """Index the objects that are not yet; False if the deadline (monotonic) passed or one cannot be read now."""
+        with self._index_lock:
+            revision = int(self._catalog.revision)
+            if revision == self._indexed_revision:
+                return True
+            complete = True
+            for record in self._index.pending(self._catalog.records()):
+                if deadline is not None and time.monotonic() > deadline:
+                    return False
+                try:
+                    self._index.add(record.object_id, record.manifest_id, self._places(record))
+                except (UnavailableError, ConflictError):
+                    complete = False
+            if complete:
+                self._indexed_revision = revision
+            return complete
+
+    def _places(self, record: Record) -> Iterator[tuple[bytes, int, int]]:
+        manifest = self.manifest_of(record)
+        if not isinstance(manifest.root_entry, Inner):
+            yield block_hash(self._keys.network_key, manifest.root.multihash), 0, 0
+        for number, children in manifest.walk():
+            for position, cid in enumerate(children):
+                yield block_hash(self._keys.network_key, cid.multihash), number, position

@@ -1,0 +1,207 @@
+"""Write an object's manifest from what the spool knows: block map, then stripe list, then both root pages together."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import libipld
+
+from fungistor.coding.manifest import (
+    Entry,
+    Identity,
+    Inline,
+    Inner,
+    ListSlot,
+    ManifestRoot,
+    MapNode,
+    PageRef,
+    RootRef,
+    Slot,
+    Stored,
+)
+from fungistor.coding.page_codec import encode_root
+from fungistor.coding.page_writer import ListWriter, MapWriter
+from fungistor.coding.pages import SealedPage, seal_page
+from fungistor.coding.seal import KEY_BYTES, Purpose
+from fungistor.dag.cid import CID, RAW
+from fungistor.dag.links import links
+from fungistor.errors import CorruptError
+from fungistor.ids import LayoutNumber, StripeId
+from fungistor.keys.ring import derive
+from fungistor.objects.ports import ShardStore
+from fungistor.objects.session import Session, WrittenStripe
+from fungistor.objects.spool import Spool
+from fungistor.objects.stripe_writer import StripeWriter
+
+LIST_ROOT_PURPOSE = "list root page"
+MAP_ROOT_PURPOSE = "map root page"
+SALT_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenManifest:
+    """What the record keeps of a manifest. `sealed_bytes`: the sealed pages of the block map."""
+
+    root: bytes
+    salt: bytes
+    list_key: bytes = field(repr=False)
+    sealed_bytes: int
+    blocks: int
+    stripes: int
+
+
+def pack_slot(slot: ListSlot) -> bytes:
+    """A stripe list entry for the spool."""
+    s = slot.slot
+    packed: bytes = libipld.encode_dag_cbor(
+        [s.stripe_id, s.k, s.m, s.shard_bytes, s.content_root, s.layout, list(slot.block_lengths),
+         [list(run) for run in slot.runs]]
+    )  # fmt: skip
+    return packed
+
+
+def _unpack_slot(packed: bytes) -> ListSlot:
+    stripe_id, k, m, shard_bytes, root, layout, lengths, runs = libipld.decode_dag_cbor(packed)
+    slot = Slot(StripeId(stripe_id), k, m, shard_bytes, root, LayoutNumber(layout))
+    return ListSlot(slot, tuple(lengths), tuple((first, count) for first, count in runs))
+
+
+class _PageStripes:
+    """Packs sealed pages into stripes. A page's place is asked when its directory closes, which closes its stripe."""
+
+    def __init__(self, store: ShardStore, session: Session, slots: itertools.count[int], spool: Spool | None) -> None:
+        self._spool = spool
+        self._writer = StripeWriter(store, session, slots, self._written)
+        self._stripes: dict[int, WrittenStripe] = {}
+        self.sealed_bytes = 0
+
+    def add(self, page: SealedPage) -> tuple[int, int]:
+        """Append a sealed page; return its slot number and offset."""
+        place = self._writer.append_sealed(page.sealed)
+        self.sealed_bytes += len(page.sealed)
+        self._writer.close_if_full()
+        return place
+
+    def emit(self, purpose: Purpose, plain: bytes) -> _PagePlace:
+        """Seal a page under a key of its own."""
+        key = os.urandom(KEY_BYTES)
+        page = seal_page(key, purpose, plain)
+        return _PagePlace(self, *self.add(page), page, key)
+
+    def stripe(self, slot: int) -> WrittenStripe:
+        """The stripe of a slot, closed now if it was open."""
+        if slot not in self._stripes:
+            self.close()
+        return self._stripes[slot]
+
+    def close(self) -> None:
+        """Send the open stripe."""
+        self._writer.close_stripe()
+
+    def _written(self, slot: int, stripe: WrittenStripe) -> None:
+        self._stripes[slot] = stripe
+        if self._spool is not None:
+            self._spool.add_slot(slot, pack_slot(whole_slot(stripe)))
+
+
+@dataclass(frozen=True, slots=True)
+class _PagePlace:
+    stripes: _PageStripes
+    slot: int
+    offset: int
+    page: SealedPage
+    key: bytes
+
+    def ref(self) -> PageRef:
+        page = self.page
+        slot = self.stripes.stripe(self.slot).slot
+        return PageRef(slot, self.offset, len(page.sealed), page.plain_bytes, int(page.compression), self.key)
+
+
+def whole_slot(stripe: WrittenStripe) -> ListSlot:
+    """The stripe list's entry of a stripe whose blocks are all this object's."""
+    return ListSlot(stripe.slot, stripe.block_lengths, ((0, len(stripe.block_lengths)),))
+
+
+def write_manifest(
+    spool: Spool, root: CID, store: ShardStore, session: Session, slots: itertools.count[int], object_key: bytes
+) -> WrittenManifest:
+    """Write the pages to members; nothing names them until the record is committed.
+
+    Raises:
+        UnavailableError: too few members took a stripe.
+    """
+    list_key, salt = os.urandom(KEY_BYTES), os.urandom(SALT_BYTES)
+    map_stripes = _PageStripes(store, session, slots, spool)
+    map_root = _write_map(spool, root, map_stripes)
+    map_stripes.close()
+    # The stripes of the list's own pages are not in the list: its directory pages name them.
+    list_stripes = _PageStripes(store, session, itertools.count(), None)
+    writer = ListWriter(lambda plain: list_stripes.emit(Purpose.LIST_PAGE, plain))
+    for number, packed in spool.slots_in_order():
+        assert number == writer.slots
+        writer.add(_unpack_slot(packed))
+    list_root = writer.finish()
+    list_stripes.close()
+
+    root_stripe = _PageStripes(store, session, itertools.count(), None)
+    list_page = seal_page(derive(list_key, LIST_ROOT_PURPOSE, salt), Purpose.LIST_ROOT_PAGE, list_root)
+    map_page = seal_page(derive(object_key, MAP_ROOT_PURPOSE, salt), Purpose.MAP_ROOT_PAGE, map_root)
+    slot, list_offset = root_stripe.add(list_page)
+    _, map_offset = root_stripe.add(map_page)
+    manifest = ManifestRoot(
+        root_stripe.stripe(slot).slot, _root_ref(list_offset, list_page), _root_ref(map_offset, map_page), salt
+    )
+    return WrittenManifest(
+        root=encode_root(manifest),
+        salt=salt,
+        list_key=list_key,
+        sealed_bytes=map_stripes.sealed_bytes + len(map_page.sealed),
+        blocks=spool.blocks_count(),
+        stripes=session.stripes,
+    )
+
+
+def _root_ref(offset: int, page: SealedPage) -> RootRef:
+    return RootRef(offset, len(page.sealed), page.plain_bytes, int(page.compression))
+
+
+def _write_map(spool: Spool, root: CID, stripes: _PageStripes) -> bytes:
+    writer = MapWriter(lambda plain: stripes.emit(Purpose.MAP_PAGE, plain))
+    if spool.node(root.multihash) is None:
+        return writer.finish(_entry(spool, root))
+    _number_nodes(spool, root)
+    for number, codec, data in spool.nodes_in_order():
+        children = links(CID(1, codec, root.multihash), data)
+        writer.add(MapNode(number, data, tuple(_entry(spool, child) for child in children)))
+    return writer.finish(Inner(0))
+
+
+def _number_nodes(spool: Spool, root: CID) -> None:
+    """Number inner nodes depth first, parents before children, by their first occurrence."""
+    fresh = itertools.count()
+    stack: list[Iterator[CID]] = [iter([root])]
+    while stack:
+        cid = next(stack[-1], None)
+        if cid is None:
+            stack.pop()
+        elif cid.codec != RAW and not cid.is_identity:
+            node = spool.node(cid.multihash)
+            if node is not None and node[2] is None:
+                spool.number_node(cid.multihash, next(fresh))
+                stack.append(iter(links(cid, node[1])))
+
+
+def _entry(spool: Spool, cid: CID) -> Entry:
+    if cid.is_identity:
+        return Identity()
+    if (block := spool.block(cid.multihash)) is not None:
+        return Stored(block.slot, block.number, block.plain_bytes, block.compression, block.key)
+    if (data := spool.small(cid.multihash)) is not None:
+        return Inline(data)
+    if (number := spool.node_number(cid.multihash)) is not None:
+        return Inner(number)
+    raise CorruptError(f"block {cid} was linked to and never made")

@@ -1,0 +1,103 @@
+"""Bring back shards that are not where their layout wants them, without any content key.
+
+The stripe's content root is the judge: a shard is rebuilt from k others only if those give the root that the stripe
+list holds, so that neither a lying member nor a forged shard is spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from fungistor.coding import erasure
+from fungistor.coding.manifest import Slot
+from fungistor.coding.shard import SHARD_TAG_BYTES, content_root, payload_root, shard_tag
+from fungistor.errors import CorruptError, FungiStorError, UnavailableError
+from fungistor.ids import MemberNumber
+from fungistor.objects.ports import ShardStore
+from fungistor.objects.session import Settlement
+from fungistor.objects.stripe_reader import OnCorrupt
+
+
+@dataclass(slots=True)
+class Mended:
+    """What mending reached: shards still missing by member, bytes written, and how many losses are survived."""
+
+    settlement: Settlement = field(default_factory=Settlement)
+    new_bytes: int = 0
+    unreadable: int = 0
+
+
+class Mender:
+    """Not thread-safe: one stripe's buffers are reused for the next."""
+
+    def __init__(self, store: ShardStore, on_corrupt: OnCorrupt) -> None:
+        self._store = store
+        self._on_corrupt = on_corrupt
+
+    def mend(self, slots: Iterable[Slot], only: Collection[MemberNumber] | None = None) -> Mended:
+        """Rebuild missing shards (of the members `only`, or of all that answer), and make them durable."""
+        mended = Mended()
+        receipts: set[Hashable] = set()
+        for slot in slots:
+            missing = self._missing(slot)
+            still = dict(missing)
+            try:
+                for index, receipt in self._rebuild(slot, missing, only):
+                    del still[index]
+                    receipts.add(receipt)
+                    mended.new_bytes += slot.shard_bytes + SHARD_TAG_BYTES
+            except FungiStorError:
+                mended.unreadable += 1
+            mended.settlement.survives = min(mended.settlement.survives, slot.m - len(still))
+            for member in still.values():
+                mended.settlement.owed[member] = mended.settlement.owed.get(member, 0) + 1
+        if receipts and self._store.barrier(receipts).failed:
+            raise UnavailableError("members died while their debts were paid; it will be tried again")
+        return mended
+
+    def _missing(self, slot: Slot) -> dict[int, MemberNumber]:
+        window = self._store.window(slot.stripe_id, slot.layout, slot.k + slot.m)
+        return {index: window[index] for index, there in self._store.exists(slot).items() if not there}
+
+    def _rebuild(
+        self, slot: Slot, missing: dict[int, MemberNumber], only: Collection[MemberNumber] | None
+    ) -> Iterator[tuple[int, Hashable]]:
+        up = set(self._store.up_members())
+        indices = [i for i, member in missing.items() if member in up and (only is None or member in only)]
+        if not indices:
+            return
+        shards = self._honest_shards(slot, set(missing))
+        for index in indices:
+            payload = shards[index]
+            tag = shard_tag(slot.stripe_id, index, slot.shard_bytes, payload_root(payload))
+            try:
+                receipt = self._store.put_shard(slot, index, payload, tag)
+            except UnavailableError:
+                # This member has gone again; the others still get theirs.
+                continue
+            yield index, receipt
+
+    def _honest_shards(self, slot: Slot, missing: set[int]) -> list[memoryview]:
+        """All k + m shards, rebuilt from k that prove themselves and give the content root."""
+        size, count = slot.shard_bytes, slot.k + slot.m
+        buffer = memoryview(bytearray(count * size))
+        liars: set[int] = set()
+        for _ in range(count):
+            fetched = self._store.fetch(slot, None, buffer[: slot.k * size], exclude=missing | liars)
+            lying = {
+                index
+                for index, payload in fetched.shards.items()
+                if shard_tag(slot.stripe_id, index, size, payload_root(payload)) != fetched.tags[index]
+            }
+            if not lying:
+                break
+            for index in lying:
+                self._on_corrupt(slot, index)
+            liars |= lying
+        views = [buffer[index * size : (index + 1) * size] for index in range(count)]
+        want = {index: views[index] for index in range(count) if index not in fetched.shards or index >= slot.k}
+        erasure.recover(slot.k, dict(fetched.shards), want)
+        if content_root([payload_root(view) for view in views[: slot.k]]) != slot.content_root:
+            raise CorruptError("shards that prove themselves do not give the content of their stripe")
+        return views

@@ -1,0 +1,112 @@
+"""What the use cases ask of the world. The pool, the catalog's engine and the key table stand behind these."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from fungistor.coding.manifest import Slot
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, StripeId, TenantNumber
+
+Buffer = bytes | bytearray | memoryview
+
+
+class PutOutcome(Protocol):
+    """What became of a stripe's shards."""
+
+    @property
+    def stored(self) -> frozenset[int]:
+        """Indices acknowledged by their members."""
+
+    @property
+    def owed(self) -> Mapping[int, str]:
+        """Indices not stored, with the reason."""
+
+    @property
+    def receipts(self) -> Collection[Hashable]:
+        """What the members acknowledged and did not flush yet: hand them to `barrier`."""
+
+
+class BarrierOutcome(Protocol):
+    """What became of a flush."""
+
+    @property
+    def failed(self) -> Mapping[MemberNumber, str]:
+        """Members on which nothing handed in may be counted on, with reasons."""
+
+
+class Fetched(Protocol):
+    """Shards of a stripe that arrived."""
+
+    @property
+    def shards(self) -> Mapping[int, memoryview]:
+        """Payload by index, not yet checked against its tag. What lies outside `into` is the caller's to keep."""
+
+    @property
+    def tags(self) -> Mapping[int, bytes]:
+        """The tag that came behind each payload."""
+
+    @property
+    def failures(self) -> Mapping[int, str]:
+        """Why the others did not come."""
+
+
+class ShardStore(Protocol):
+    """The members as one store of shards. Thread-safe; every call ends within its own deadlines."""
+
+    @property
+    def layout(self) -> LayoutNumber:
+        """The newest layout, under which stripes are written."""
+
+    def members(self) -> Sequence[MemberNumber]:
+        """All members of the newest layout."""
+
+    def up_members(self) -> Sequence[MemberNumber]:
+        """Those believed to answer now."""
+
+    def member_id(self, number: MemberNumber) -> MemberId:
+        """A member's name for messages."""
+
+    def window(self, stripe_id: StripeId, layout: LayoutNumber, shards: int) -> tuple[MemberNumber, ...]:
+        """The member of each shard index."""
+
+    def put(
+        self, stripe_id: StripeId, layout: LayoutNumber, k: int, m: int, shards: Sequence[tuple[Buffer, bytes]]
+    ) -> PutOutcome:
+        """Store payload and tag of every shard, in parallel.
+
+        Raises:
+            UnavailableError: fewer than k + 2 were stored.
+        """
+
+    def barrier(self, receipts: Iterable[Hashable]) -> BarrierOutcome:
+        """Make durable all that these receipts stand for, one flush a member."""
+
+    def fetch(
+        self, slot: Slot, wanted: Collection[int] | None, into: memoryview, exclude: Collection[int] = ()
+    ) -> Fetched:
+        """Bring the wanted data shards, or any k where one of them cannot be had; data shard i lands at
+        ``into[i * shard_bytes:]``.
+
+        Raises:
+            NotEnoughShardsError: fewer than k shards can be had now.
+        """
+
+    def get_shard(self, slot: Slot, index: int) -> bytes | None:
+        """One shard's whole value; None if its member answers that it has none. UnavailableError otherwise."""
+
+    def put_shard(self, slot: Slot, index: int, payload: Buffer, tag: bytes) -> Hashable:
+        """Store one shard where the slot's layout wants it; return its receipt. UnavailableError if it cannot be."""
+
+    def exists(self, slot: Slot) -> Mapping[int, bool | None]:
+        """Whether each shard is there; None where its member does not answer."""
+
+
+class KeyTable(Protocol):
+    """Wrapped object keys, beside the log and never in it."""
+
+    def put(self, object_id: ObjectId, tenant: TenantNumber, wrapped: bytes) -> bytes:
+        """Keep a wrapped key durably unless there is one; return the one that is kept."""
+
+    def get(self, object_id: ObjectId) -> bytes | None:
+        """The wrapped key."""

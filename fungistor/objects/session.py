@@ -1,0 +1,148 @@
+"""One publish under way: its secret, the stripe ids drawn from it, and what its stripes reached.
+
+The journal entry is written before the first shard. After a crash it is all that is needed to list every key that
+the session could have written: ids are drawn from the secret and a counter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field
+
+from fungistor.coding.manifest import Slot
+from fungistor.coding.shard import SHARD_TAG_BYTES
+from fungistor.coding.stripe import stripe_id
+from fungistor.errors import UnavailableError
+from fungistor.ids import LayoutNumber, MemberNumber, SessionId, StripeId
+from fungistor.limits import PARITY_SHARDS
+from fungistor.objects.ports import ShardStore
+
+ID_DRAWS_MAX = 64
+"""How many ids are drawn to find a window without down members. Each miss costs a few microseconds."""
+
+DURABLE_MARGIN = 2
+"""A stripe counts as published with this many shards more than it takes to read it."""
+
+
+def value_bytes(slot: Slot) -> int:
+    """Bytes of all values of a stripe on its members."""
+    return (slot.k + slot.m) * (slot.shard_bytes + SHARD_TAG_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenStripe:
+    """A stripe of this session after its shards went out."""
+
+    slot: Slot
+    window: tuple[MemberNumber, ...]
+    block_lengths: tuple[int, ...]
+    owed: frozenset[int]
+    receipts: Collection[Hashable]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the values stored so far."""
+        return value_bytes(self.slot) - len(self.owed) * (self.slot.shard_bytes + SHARD_TAG_BYTES)
+
+
+@dataclass(slots=True)
+class Settlement:
+    """How well everything that a publish relies on is held: further losses survived, and who owes how many shards."""
+
+    survives: int = PARITY_SHARDS
+    owed: dict[MemberNumber, int] = field(default_factory=dict)
+
+    @property
+    def owed_shards(self) -> int:
+        """All debts."""
+        return sum(self.owed.values())
+
+
+class Session:
+    """Thread-safe. Use as a context manager: the journal entry goes with it, unless the process dies."""
+
+    def __init__(self, journal: str, store: ShardStore) -> None:
+        self.id = SessionId(os.urandom(16))
+        self._secret = os.urandom(32)
+        self._store = store
+        self.folder = os.path.join(journal, self.id.hex())
+        self._lock = threading.Lock()
+        self._counter = 0
+        self._stripes: list[tuple[int, frozenset[int], tuple[MemberNumber, ...]]] = []
+        self._receipts: set[Hashable] = set()
+        self.new_bytes = 0
+        self.value_bytes = 0
+
+    @property
+    def stripes(self) -> int:
+        """How many stripes went out."""
+        return len(self._stripes)
+
+    def __enter__(self) -> Session:
+        os.makedirs(self.folder, mode=0o700)
+        entry = {"version": 0, "session": self.id.hex(), "secret": self._secret.hex(), "pid": os.getpid(),
+                 "started": int(time.time())}  # fmt: skip
+        path = os.path.join(self.folder, "session.json")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            json.dump(entry, file)
+            file.flush()
+            os.fsync(file.fileno())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def draw_id(self, layout: LayoutNumber, shards: int) -> tuple[StripeId, tuple[MemberNumber, ...]]:
+        """Draw an id whose window leaves out as many down members as can be; return it with its window."""
+        up = set(self._store.up_members())
+        whole_pool = shards >= len(self._store.members())
+        best: tuple[int, StripeId, tuple[MemberNumber, ...]] | None = None
+        for _ in range(1 if whole_pool else ID_DRAWS_MAX):
+            with self._lock:
+                counter = self._counter
+                self._counter += 1
+            drawn = stripe_id(self._secret, counter)
+            window = self._store.window(drawn, layout, shards)
+            down = sum(member not in up for member in window)
+            if best is None or down < best[0]:
+                best = (down, drawn, window)
+            if down == 0:
+                break
+        assert best is not None
+        return best[1], best[2]
+
+    def wrote(self, stripe: WrittenStripe) -> None:
+        """Count a stripe whose shards went out."""
+        with self._lock:
+            self._receipts.update(stripe.receipts)
+            self._stripes.append((stripe.slot.k, stripe.owed, stripe.window))
+            self.new_bytes += stripe.stored_bytes
+            self.value_bytes += value_bytes(stripe.slot)
+
+    def settle(self) -> Settlement:
+        """Flush every member that stored something, once, and tell how well the session's stripes are held.
+
+        Raises:
+            UnavailableError: some stripe is durable on fewer than k + 2 members.
+        """
+        failed = self._store.barrier(self._receipts).failed if self._receipts else {}
+        settlement = Settlement()
+        for k, owed, window in self._stripes:
+            debtors = [m for index, m in enumerate(window) if index in owed or m in failed]
+            spare = len(window) - len(debtors) - k
+            if spare < DURABLE_MARGIN:
+                reasons = "; ".join(f"{self._store.member_id(m)}: {why}" for m, why in sorted(failed.items()))
+                raise UnavailableError(
+                    f"a stripe is durable on {len(window) - len(debtors)} members, {k + DURABLE_MARGIN} are needed"
+                    + (f" ({reasons})" if reasons else ""),
+                    hint="nothing was published; see `fungistor status` and publish again when the members are back",
+                )
+            settlement.survives = min(settlement.survives, spare)
+            for member in debtors:
+                settlement.owed[member] = settlement.owed.get(member, 0) + 1
+        return settlement
