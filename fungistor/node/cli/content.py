@@ -1,0 +1,111 @@
+"""publish, get, cat, ls, stat."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from fungistor.node.cli.output import Output, seconds_text, size_text
+from fungistor.node.cli.progress import ProgressLine
+from fungistor.node.home import Home
+from fungistor.node.use import network_of
+from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def publish(arguments: argparse.Namespace, output: Output) -> int:
+    home = Home.resolve(arguments.home)
+    options = PublishOptions(
+        profile=arguments.profile,
+        name=arguments.name,
+        wrap=arguments.wrap,
+        hidden=arguments.hidden,
+        only_hash=arguments.only_hash,
+        preserve_mode=arguments.preserve_mode,
+        preserve_mtime=arguments.preserve_mtime,
+        policy=arguments.policy,
+    )
+    with network_of(home, offline=options.only_hash) as network, _progress(output) as progress:
+        return _publish_all(network.publish(arguments.paths, options, progress), output)
+
+
+def _publish_all(results: Iterator[PublishOutcome | PublishFailure], output: Output) -> int:
+    code = 0
+    for result in results:
+        if isinstance(result, PublishFailure):
+            output.error(result.error, result.path)
+            # One bad path among good ones is a failure of the run; alone, its own exit code says more.
+            code = result.error.exit_code if code == 0 else 1
+            continue
+        if result.skipped:
+            output.note(f"{result.path}: {result.skipped} hidden entries left out; --hidden takes them")
+        if output.as_json:
+            output.json_line(result.to_json())
+        else:
+            output.line(result.cid)
+            output.note(_publish_words(result))
+    return code
+
+
+def _publish_words(result: PublishOutcome) -> str:
+    words = [f"{result.name}: {size_text(result.size)} in {seconds_text(result.seconds)}"]
+    if result.revision is None:
+        words.append("nothing stored")
+    else:
+        overhead = "" if result.overhead is None else f" ({result.overhead:.2f} x)"
+        words.append(f"{size_text(result.stored)} on members{overhead}, {size_text(result.new)} of it new")
+        words.append(f"survives {result.survives} further losses")
+        if result.owed:
+            words.append(f"{result.owed} shards still owed")
+    return "; ".join(words)
+
+
+def get(arguments: argparse.Namespace, output: Output) -> int:
+    with network_of(Home.resolve(arguments.home)) as network:
+        with _progress(output) as progress:
+            result = network.get(arguments.cid_path, arguments.output, arguments.force, arguments.no_cache, progress)
+        if output.as_json:
+            output.json_line(result.to_json())
+        else:
+            output.note(f"{result.out}: {size_text(result.size)} in {seconds_text(result.seconds)}")
+    return 0
+
+
+def cat(arguments: argparse.Namespace, output: Output) -> int:
+    """Write bytes as they are; `--json` changes only how an error is told."""
+    out = output.out.buffer if hasattr(output.out, "buffer") else sys.stdout.buffer
+    with network_of(Home.resolve(arguments.home)) as network:
+        for piece in network.cat(arguments.cid_path, arguments.no_cache):
+            out.write(piece)
+        out.flush()
+    return 0
+
+
+def ls(arguments: argparse.Namespace, output: Output) -> int:
+    with network_of(Home.resolve(arguments.home)) as network:
+        entries = network.ls(arguments.cid_path)
+        output.rows(entries, ("CID", "SIZE", "TYPE", "NAME"), ("cid", "size:size", "type", "name"))
+    return 0
+
+
+def stat(arguments: argparse.Namespace, output: Output) -> int:
+    with network_of(Home.resolve(arguments.home)) as network:
+        columns = (
+            ("cid", "cid"),
+            ("type", "type"),
+            ("size", "size:size"),
+            ("sealed", "sealed:size"),
+            ("stored", "stored:size"),
+            ("stripes", "stripes"),
+            ("policy", "policy"),
+            ("survives", "survives"),
+        )
+        output.fields(network.stat(arguments.cid_path).to_json(), columns)
+    return 0
+
+
+def _progress(output: Output) -> ProgressLine:
+    return ProgressLine(output.err, enabled=not output.as_json)

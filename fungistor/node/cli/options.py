@@ -1,0 +1,222 @@
+"""The command line's grammar: every command of docs/cli.md, what it says of itself, and what is not built yet."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fungistor.errors import InvalidError
+
+PROFILES = ("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1")
+"""Repeated here so that `--help` and a wrong option cost no import of the DAG room; a test holds the two equal."""
+
+NOT_YET_COMMANDS = {
+    "car": "export and import CAR files",
+    "name": "publish and list IPNS names",
+    "unpublish": "take an object back, and shred what no other holds",
+    "gc": "free what nothing refers to",
+}
+
+ABOUT = """\
+FungiStor: publish a file or a folder once, fetch it by its IPFS CID, with any 4 of 20 places dead.
+
+A first round, in two terminals:
+
+  fungistor up                      # a whole network on this machine; leave it running
+  fungistor publish ./site          # prints the CID
+  fungistor get CID -o copy         # or open http://127.0.0.1:8480/ipfs/CID
+"""
+
+EXITS = """\
+exit codes: 0 done, 1 failed, 2 refused input, 3 cannot be had now (try later), 4 not found, 5 denied, 6 conflict,
+130 Ctrl-C
+"""
+
+
+class UsageError(InvalidError):
+    """The words of a command line make no command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises instead of printing and leaving, and never guesses an abbreviated option."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see `{self.prog} --help`")
+
+
+class NotYet(argparse.Action):
+    """An option that docs/cli.md has and this version has not: refused, never accepted and ignored."""
+
+    def __call__(self, *said: object) -> None:
+        raise not_yet(str(said[-1]))
+
+
+def not_yet(what: str) -> UsageError:
+    """The one refusal of what is in docs/cli.md and not built."""
+    return UsageError(f"{what} is not available yet", hint="docs/cli.md says what is")
+
+
+def build_parser() -> Parser:
+    """Make the parser of everything but `zdb`, whose words are those of the original daemon."""
+    parser = Parser(prog="fungistor", description=ABOUT, epilog=EXITS)
+    _add_common(parser, default=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
+    _add_up(commands)
+    _add_content(commands)
+    _add_network(commands)
+    _add_member(commands)
+    _add(
+        commands, "zdb", "run one member daemon by itself", "fungistor zdb --data d --index i --port 9900", "other:zdb"
+    )
+    # `zdb` is here for the help alone: its flags are the original's (`-data`, `--socket` ...), read by the daemon.
+    _add(commands, "version", "say the versions, and which erasure engine runs", "fungistor version", "other:version")
+    for name in NOT_YET_COMMANDS:
+        _add(commands, name, f"{NOT_YET_COMMANDS[name]} (not available yet)", "", "")
+    return parser
+
+
+Commands = argparse._SubParsersAction  # noqa: SLF001  # argparse has no public name for what add_subparsers gives
+
+
+def _add(commands: Commands[Parser], name: str, about: str, example: str, handler: str) -> Parser:
+    """Add a command. `handler` is MODULE:FUNCTION below this package, imported only when the command runs."""
+    text = about[0].upper() + about[1:] + "."
+    epilog = f"example:\n  {example}" if example else None
+    parser: Parser = commands.add_parser(name, help=about, description=text, epilog=epilog)
+    parser.set_defaults(handler=handler)
+    _add_common(parser, default=False)
+    return parser
+
+
+def _add_common(parser: Parser, *, default: bool) -> None:
+    """Add what is accepted before and after the command. After it a default would undo what was said before it."""
+    nothing = argparse.SUPPRESS
+    group = parser.add_argument_group("everywhere")
+    group.add_argument(
+        "--home",
+        metavar="DIR",
+        default=None if default else nothing,
+        help="the network's folder (else $FUNGISTOR_HOME, else ~/.local/share/fungistor)",
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        default=False if default else nothing,
+        help="one JSON object a line on stdout, errors as one JSON line on stderr",
+    )
+    for option in ("--pool", "--catalog", "--catalog-user", "--catalog-password-file", "--catalog-ca"):
+        group.add_argument(option, action=NotYet, help=nothing)
+
+
+def _not_yet(parser: Parser, option: str, about: str, nargs: int | None = None) -> None:
+    parser.add_argument(option, action=NotYet, nargs=nargs, metavar="X", help=f"{about} (not available yet)")
+
+
+def _add_up(commands: Commands[Parser]) -> None:
+    parser = _add(
+        commands,
+        "up",
+        "run a whole network on this machine: members, catalog, gateway",
+        "fungistor up --gateway 127.0.0.1:8480",
+        "up:run",
+    )
+    parser.add_argument("--members", type=_count, metavar="N", help="how many members a new network gets (20)")
+    parser.add_argument("--gateway", metavar="HOST:PORT", help="where HTTP is served (127.0.0.1:8480; port 0: any)")
+    parser.add_argument("--ready-file", metavar="F", help="written when requests are served, removed at exit")
+    parser.add_argument("--no-sync", action="store_true", help="nothing waits for the disk: for trials and benchmarks")
+    _not_yet(parser, "--admin", "where operators' pages are served")
+    _not_yet(parser, "--gateway-hosts", "subdomain and DNSLink hosts, in Kubo's JSON")
+
+
+def _add_content(commands: Commands[Parser]) -> None:
+    publish = _add(
+        commands, "publish", "put files and folders into the network", "fungistor publish ./site --name site",
+        "content:publish",
+    )  # fmt: skip
+    publish.add_argument("paths", nargs="+", metavar="PATH", help="a file or a folder; - is stdin")
+    publish.add_argument("--profile", choices=PROFILES, default=PROFILES[0], help="how a DAG is made of it")
+    publish.add_argument("--name", help="what people call it (else the path's last part)")
+    publish.add_argument("--policy", type=_policy, default="default", help="where its shards may lie (default)")
+    publish.add_argument("--wrap", action="store_true", help="one folder of all PATHs: one object, one line")
+    publish.add_argument("--hidden", action="store_true", help="take names that begin with a dot, too")
+    publish.add_argument("--only-hash", action="store_true", help="say the CID and store nothing; needs no network")
+    publish.add_argument("--preserve-mode", action="store_true", help="keep permissions in the DAG")
+    publish.add_argument("--preserve-mtime", action="store_true", help="keep modification times in the DAG")
+    _not_yet(publish, "--private", "only for holders of a token", nargs=0)
+    _not_yet(publish, "--expires", "forget it after a time")
+    _not_yet(publish, "--wait", "wait for members rather than end with exit 3", nargs=0)
+
+    get = _add(commands, "get", "write a file or a folder of the network to disk", "fungistor get CID/docs -o docs",
+               "content:get")  # fmt: skip
+    _add_cid_path(get)
+    get.add_argument("-o", "--output", required=True, metavar="OUT", help="the file or folder itself")
+    get.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    get.add_argument("--no-cache", action="store_true", help="read from members only")
+
+    cat = _add(commands, "cat", "write a file of the network to stdout", "fungistor cat CID/readme.txt | less",
+               "content:cat")  # fmt: skip
+    _add_cid_path(cat)
+    cat.add_argument("--no-cache", action="store_true", help="read from members only")
+
+    _add_cid_path(_add(commands, "ls", "list a folder of the network", "fungistor ls CID/docs", "content:ls"))
+    _add_cid_path(_add(commands, "stat", "say what is known of a CID", "fungistor stat CID", "content:stat"))
+
+
+def _add_network(commands: Commands[Parser]) -> None:
+    _add(commands, "objects", "list what is published", "fungistor objects", "network:objects")
+    verify = _add(commands, "verify", "read and check every shard of an object", "fungistor verify CID",
+                  "network:verify")  # fmt: skip
+    which = verify.add_mutually_exclusive_group(required=True)
+    which.add_argument("cid", nargs="?", metavar="CID", help="the root of an object")
+    which.add_argument("--all", action="store_true", help="every object")
+    _add(commands, "status", "say how members, objects and catalog are", "fungistor status", "network:status")
+
+
+def _add_member(commands: Commands[Parser]) -> None:
+    member = _add(commands, "member", "stop, start, pause and resume members of the network that `up` runs",
+                  "fungistor member stop m03 m04", "")  # fmt: skip
+    verbs = member.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
+    for verb, about in (
+        ("list", "list members with their addresses, processes and states"),
+        ("stop", "end members' processes; returns when their ports refuse"),
+        ("start", "run members again; returns when they answer as themselves"),
+        ("pause", "stop members where they stand: they accept and never answer"),
+        ("resume", "let paused members go on"),
+    ):
+        parser = _add(verbs, verb, about, f"fungistor member {verb}{'' if verb == 'list' else ' m03'}", "member:run")
+        if verb != "list":
+            parser.add_argument("ids", nargs="+", metavar="ID", help="such as m03")
+        if verb == "start":
+            parser.add_argument(
+                "--reset", action="store_true", help="take a wiped member back: empty, under a new number"
+            )
+
+
+def _add_cid_path(parser: Parser) -> None:
+    parser.add_argument("cid_path", metavar="CID[/path]", help="a CID in any form, and a path below it")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
+    return int(text)
+
+
+def _policy(text: str) -> str:
+    if text != "default":
+        raise not_yet(f"--policy {text}")
+    return text
+
+
+def find_command(words: Sequence[str]) -> int:
+    """Give the place of the command in a command line; its length where there is none."""
+    place = 0
+    while place < len(words) and words[place].startswith("-"):
+        place += 2 if words[place] == "--home" else 1
+    return min(place, len(words))

@@ -1,0 +1,38 @@
+"""up: a whole network in one command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from fungistor.node.cli.output import Output
+from fungistor.node.home import Home
+from fungistor.node.up import UpOptions, serve
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    options = UpOptions(
+        home=Home.resolve(arguments.home),
+        members=arguments.members,
+        gateway=arguments.gateway,
+        ready_file=arguments.ready_file,
+        sync=not arguments.no_sync,
+    )
+    log_to_stderr()
+
+    def ready(said: dict[str, object]) -> None:
+        if output.as_json:
+            output.json_line(said)
+
+    return serve(options, say=output.note, on_ready=ready)
+
+
+def log_to_stderr() -> None:
+    """Have this process's log on stderr, a line an event."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%H:%M:%S",
+    )

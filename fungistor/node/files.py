@@ -1,0 +1,51 @@
+"""Files that are either whole or absent: written aside, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+
+
+def write_atomic(path: str, content: bytes, *, mode: int = 0o600, sync: bool = True) -> None:
+    """Put `content` at `path` so that no reader, and no crash, ever sees a part of it.
+
+    `sync` False leaves the moment of reaching the disk to the system: for what is worthless after a crash.
+
+    Raises: OSError.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    aside = os.path.join(folder, f".{name}.{secrets.token_hex(6)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+        raise
+    if sync:
+        sync_folder(folder)
+
+
+def sync_folder(folder: str) -> None:
+    """Make the names in `folder` durable: a rename is on disk only after its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_bounded(path: str, bytes_max: int) -> bytes | None:
+    """Read a small file; None where it is longer than `bytes_max`.
+
+    Raises: OSError.
+    """
+    with open(path, "rb") as file:
+        content = file.read(bytes_max + 1)
+    return content if len(content) <= bytes_max else None

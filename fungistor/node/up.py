@@ -1,0 +1,323 @@
+"""`fungistor up`: start everything of a network in order, keep it running, and take it down in the other order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import cast
+
+import anyio
+import anyio.to_thread
+
+from fungistor.errors import FailedError, FungiStorError, InvalidError
+from fungistor.ids import MemberId
+from fungistor.node.children import Child, Children
+from fungistor.node.claims import ZdbClaims
+from fungistor.node.config import load_config, save_config
+from fungistor.node.control import ControlServer, Message
+from fungistor.node.files import write_atomic
+from fungistor.node.first_keys import make_keys
+from fungistor.node.fleet import Fleet, new_members
+from fungistor.node.gateways import Gateways, bind_gateway, gateway_url
+from fungistor.node.home import Home
+from fungistor.node.layouts import CatalogRoll
+from fungistor.node.pool_file import PoolMember, load_pool, save_pool
+from fungistor.node.wiring import Network, open_network
+from fungistor.node.workers import Worker, run_workers
+
+READY_VERSION = 1
+MEMBERS_DEFAULT = 20
+MEMBERS_MIN = 5
+"""Fewer than m + 1 members could not lose any four."""
+
+PROBE_EVERY_S = 1.0
+MEND_EVERY_S = 0.25
+PAY_EVERY_S = 2.0
+PAY_SHARDS = 64
+INDEX_EVERY_S = 0.5
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What `up` was asked. None: as this home is already, or the default."""
+
+    home: Home
+    members: int | None = None
+    gateway: str | None = None
+    ready_file: str | None = None
+    sync: bool = True
+
+
+class _Stopping(BaseException):
+    """A signal came while things were being started. No error: the drain follows."""
+
+
+def serve(options: UpOptions, *, say: Callable[[str], None], on_ready: Callable[[Message], None]) -> int:
+    """Run a network until a signal comes. Called in the main thread, once a process.
+
+    `say` tells a person; `on_ready` gets the ready object when requests are served.
+
+    Raises: FungiStorError where it cannot be started, or where its processes were killed all at once.
+    """
+    if options.members is not None and options.members < MEMBERS_MIN:
+        raise InvalidError(
+            f"{options.members} members are too few: any four may die, so it takes at least {MEMBERS_MIN}",
+            hint="20 is the default",
+        )
+    options.home.prepare()
+    lock = options.home.lock()
+    try:
+        with _signals_stop():
+            up = _Up(options, say)
+            try:
+                up.start()
+                on_ready(up.ready_object())
+                anyio.run(up.run)
+            except _Stopping:
+                pass
+            finally:
+                _next_signal_ends_at_once(say)
+                up.close()
+    finally:
+        os.close(lock)
+    return 0
+
+
+@contextlib.contextmanager
+def _signals_stop() -> contextlib._GeneratorContextManager[None]:  # type: ignore[misc]
+    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise _Stopping
+
+
+def _next_signal_ends_at_once(say: Callable[[str], None]) -> None:
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        say("stopped at once")
+        os._exit(130)  # the zygote, and with it every process, follows
+
+    for number in SIGNALS:
+        signal.signal(number, end)
+
+
+@dataclass(slots=True)
+class _Up:
+    """What is running, in the order it was started. Each part may be missing while things start or stop."""
+
+    options: UpOptions
+    say: Callable[[str], None]
+    listener: socket.socket | None = None
+    children: Children | None = None
+    network: Network | None = None
+    fleet: Fleet | None = None
+    gateways: Gateways | None = None
+    control: ControlServer | None = None
+    workers: list[Worker] = field(default_factory=list)
+    change_lock: threading.Lock = field(default_factory=threading.Lock)
+    ready_file: str = ""
+
+    @property
+    def home(self) -> Home:
+        return self.options.home
+
+    def start(self) -> None:
+        home = self.home
+        config = load_config(home)
+        if not os.path.exists(home.config_file):
+            save_config(home, config)
+        # First, since a taken port is the likeliest reason to end here, and nothing needs undoing yet.
+        self.listener = bind_gateway(self.options.gateway or config.gateway)
+        self.children = Children(self._child_ended)
+        make_keys(home, self.say)
+        members = self._members()
+        self.network = open_network(home)
+        roll = CatalogRoll(self.network.catalog)
+        first = not roll.numbers()
+        self.fleet = Fleet(
+            home,
+            self.children,
+            members,
+            claims=ZdbClaims(home),
+            roll=roll,
+            daemon_options={"no_sync": not self.options.sync},
+            on_change=self._pool_changed,
+        )
+        self.fleet.start_all()
+        if first or members != self.fleet.specs():
+            self._reopen()
+        self.gateways = Gateways(self.children, self.listener, home.root, config.gateway_workers, time.monotonic)
+        self.gateways.start()
+        self.control = ControlServer(home, self._answer)
+        self._announce()
+
+    async def run(self) -> None:
+        """Keep everything running until a signal comes.
+
+        Raises: FailedError where the zygote, and with it every process, is gone.
+        """
+        assert self.fleet is not None and self.gateways is not None and self.children is not None
+        self.workers = [
+            Worker("member mending", MEND_EVERY_S, self.fleet.mend),
+            Worker("gateway mending", MEND_EVERY_S, self.gateways.mend),
+            Worker("probing", PROBE_EVERY_S, self._probe),
+            Worker("paying owed shards", PAY_EVERY_S, self._pay),
+            Worker("block index", INDEX_EVERY_S, self._index),
+        ]
+        async with anyio.create_task_group() as group:
+            group.start_soon(run_workers, self.workers)
+            group.start_soon(self._end_on_signal, group.cancel_scope)
+            # Left behind when a signal comes; the thread ends with the zygote, which the drain ends.
+            await anyio.to_thread.run_sync(self.children.wait_broken, abandon_on_cancel=True)
+            raise FailedError(
+                "the process that starts members and gateways was killed, and they with it",
+                hint="start the network again with `fungistor up`; what was acknowledged is on its disks",
+            )
+
+    def ready_object(self) -> Message:
+        """What the contract says of the ready file."""
+        assert self.listener is not None and self.fleet is not None
+        return {
+            "version": READY_VERSION,
+            "gateway": gateway_url(self.listener),
+            "admin": None,
+            "home": self.home.root,
+            "pid": os.getpid(),
+            "catalog": f"sqlite:{self.home.catalog_log}",
+            "members": [{key: line[key] for key in ("id", "address", "folder", "zone")} for line in self.fleet.lines()],
+        }
+
+    def close(self) -> None:
+        """Take down what was started: no new requests, then those under way, then what they stand on."""
+        self.say("stopping")
+        for path in (self.ready_file, self.home.running_file, self.home.states_file):
+            if path:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        for worker in self.workers:
+            worker.ended = True
+        steps = [part.close for part in (self.control, self.gateways, self.network, self.fleet, self.children) if part]
+        for step in steps:
+            try:
+                step()
+            except (FungiStorError, OSError) as error:
+                log.warning("while stopping: %s", error)
+        if self.listener is not None:
+            self.listener.close()
+
+    async def _end_on_signal(self, scope: anyio.CancelScope) -> None:
+        with anyio.open_signal_receiver(*SIGNALS) as signals:
+            async for _ in signals:
+                scope.cancel()
+                return
+
+    def _members(self) -> list[PoolMember]:
+        home, asked = self.home, self.options.members
+        if not os.path.exists(home.pool_file):
+            members = new_members(asked or MEMBERS_DEFAULT)
+            save_pool(home.pool_file, members)
+            return members
+        members = list(load_pool(home.pool_file))
+        if asked is not None and asked != len(members):
+            raise InvalidError(
+                f"the network in {home.root} has {len(members)} members, not {asked}",
+                hint="changing that is not available yet: leave out --members, or give another --home",
+            )
+        return members
+
+    def _announce(self) -> None:
+        said = self.ready_object()
+        running = {"pid": said["pid"], "gateway": said["gateway"], "sync": self.options.sync}
+        write_atomic(self.home.running_file, json.dumps(running).encode(), sync=False)
+        assert self.fleet is not None
+        lines = self.fleet.lines()
+        up = sum(line["state"] == "up" for line in lines)
+        self.say(f"FungiStor is up: {up} of {len(lines)} members, in {self.home.root}")
+        self.say(f"  gateway  {said['gateway']}/ipfs/CID")
+        self.say("  publish  fungistor publish PATH")
+        self.say("  stop     Ctrl-C")
+        if not self.options.sync:
+            self.say("  nothing waits for the disk (--no-sync): what a power cut takes is gone")
+        if self.options.ready_file:
+            self.ready_file = os.path.abspath(self.options.ready_file)
+            write_atomic(self.ready_file, json.dumps(said).encode() + b"\n", mode=0o644, sync=False)
+
+    def _answer(self, request: Message) -> Message:
+        fleet = self.fleet
+        assert fleet is not None
+        if request.get("op") == "members":
+            return {"members": fleet.lines()}
+        if request.get("op") == "workers":
+            return {"workers": [worker.to_json() for worker in self.workers]}
+        verbs: dict[object, Callable[[MemberId], Message]] = {
+            "stop": fleet.stop,
+            "start": lambda name: fleet.start(name, reset=bool(request.get("reset"))),
+            "pause": fleet.pause,
+            "resume": fleet.resume,
+        }
+        verb, ids = verbs.get(request.get("verb")), request.get("ids")
+        if request.get("op") != "member" or verb is None or not isinstance(ids, list) or not ids:
+            raise InvalidError("this control request is not known", hint="is this `fungistor` of another version?")
+        # All names are looked up before anything is done to one of them.
+        names = list(dict.fromkeys(fleet.find(str(name)) for name in ids))
+        with ThreadPoolExecutor(min(len(names), 4), thread_name_prefix="member") as pool:
+            results = list(pool.map(lambda name: _attempt(verb, name), names))
+        failures = [result for result in results if isinstance(result, FungiStorError)]
+        if failures:
+            raise failures[0]
+        return {"members": cast("list[Message]", results)}
+
+    def _probe(self) -> bool:
+        assert self.network is not None and self.fleet is not None
+        states = self.network.probe()
+        write_atomic(self.home.states_file, json.dumps(states).encode(), sync=False)
+        return False
+
+    def _pay(self) -> bool:
+        assert self.network is not None
+        return self.network.pay_owed(PAY_SHARDS) > 0
+
+    def _index(self) -> bool:
+        assert self.network is not None
+        return self.network.catch_up_index()
+
+    def _pool_changed(self) -> None:
+        """A member has another address or number: let everything that keeps connections begin anew with it."""
+        with self.change_lock:
+            self._reopen()
+            if self.gateways is not None:
+                self.gateways.replace_all()
+
+    def _reopen(self) -> None:
+        old, self.network = self.network, open_network(self.home)
+        if old is not None:
+            old.close()
+
+    def _child_ended(self, child: Child) -> None:
+        log.debug("%s (process %d) ended with status %s", child.name, child.pid, child.status)
+
+
+def _attempt(verb: Callable[[MemberId], Message], name: MemberId) -> Message | FungiStorError:
+    try:
+        return verb(name)
+    except FungiStorError as error:
+        return error
