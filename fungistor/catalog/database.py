@@ -176,19 +176,16 @@ class Database:
         return connection
 
     def _make_file(self) -> None:
-        """Make an absent file readable for its owner only, its name durable before anything stands on it."""
+        """Make an absent file for its owner alone, its name durable before anything stands on it."""
+        if os.path.exists(self.path):
+            return
         folder = os.path.dirname(os.path.abspath(self.path))
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            # O_EXCL also because closing a descriptor of a file that SQLite has open would drop SQLite's locks.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except FileExistsError:
-            return
+            with suppress(FileExistsError):
+                # O_EXCL also because closing a descriptor of a file that SQLite has open would drop SQLite's locks.
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                _sync_folder(folder)
         except OSError as error:
             raise FailedError(f"{self.path} cannot be made: {error.strerror}") from error
 
@@ -247,6 +244,14 @@ class Database:
         if code & 0xFF in _MACHINE_CODES:
             raise FailedError(f"{self.path}: {error}", hint="free some space or mend the disk's rights") from error
         raise error
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -3,6 +3,10 @@
 A row is (keyed hash, object number, node, position), 28 bytes and no key. An object's rows count from the moment that
 the object is `ready`; before that, and after a drop, they are dead weight that `sweep` takes away, so that neither
 adding a million blocks nor dropping them ever holds the write lock for long.
+
+Hashes are random, so a small object's rows would each dirty another page of a large tree: 10,000 rows into a million
+cost as much disk as 300,000. Small objects go to the small tree `fresh`, which is merged into `block`, in order, when
+it is full (88,000 rows a second became 170,000). A lookup asks both.
 """
 
 from __future__ import annotations
@@ -22,11 +26,22 @@ HASH_BYTES = 16
 ROWS_A_CHUNK = 32768
 """Sorted and inserted at once: 6 MiB of Python objects, 80 ms under the write lock, and pages touched in order."""
 
+FRESH_ROWS_MAX = 4 * ROWS_A_CHUNK
+"""4 MiB of pages, merged in half a second."""
+
 HOLDERS_MAX = 64
 """A reader tries them one by one. An empty directory may have a million holders."""
 
 RECORDS_A_CHECK = 256
 SWEEP_SLICES = 256
+
+_TREE = """CREATE TABLE {} (
+    hash BLOB,
+    object INTEGER,
+    node INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (hash, object)
+) WITHOUT ROWID"""
 
 SCHEMA = Schema(
     what="block index",
@@ -40,13 +55,10 @@ SCHEMA = Schema(
             ready INTEGER NOT NULL
         )""",
         "CREATE UNIQUE INDEX ready_object ON object (object_id) WHERE ready",
-        """CREATE TABLE block (
-            hash BLOB,
-            object INTEGER,
-            node INTEGER NOT NULL,
-            position INTEGER NOT NULL,
-            PRIMARY KEY (hash, object)
-        ) WITHOUT ROWID""",
+        _TREE.format("block"),
+        _TREE.format("fresh"),
+        "CREATE TABLE fresh_rows (count INTEGER NOT NULL)",
+        "INSERT INTO fresh_rows VALUES (0)",
     ),
     remedy="stop every process of this home and delete the folder `index`: it is rebuilt from the block maps",
     synchronous="NORMAL",
@@ -80,8 +92,9 @@ class BlockIndex:
         """Objects that hold a block, those indexed last first, at most `limit`; one place each."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT o.object_id, b.node, b.position FROM block b JOIN object o ON o.number = b.object AND o.ready"
-                " WHERE b.hash = ? ORDER BY b.object DESC LIMIT ?",
+                "SELECT o.object_id, b.node, b.position FROM"
+                " (SELECT * FROM block WHERE hash = ?1 UNION ALL SELECT * FROM fresh WHERE hash = ?1) b"
+                " JOIN object o ON o.number = b.object AND o.ready ORDER BY b.object DESC LIMIT ?2",
                 (block_hash, limit),
             ).fetchall()
         return [Holder(*row) for row in rows]
@@ -101,13 +114,15 @@ class BlockIndex:
                 "INSERT INTO object (object_id, manifest_id, ready) VALUES (?, ?, 0)", (object_id, manifest_id)
             ).lastrowid
             assert number is not None
-            _insert(connection, number, chunk)
             if len(chunk) < ROWS_A_CHUNK:
+                _insert(connection, "fresh", number, chunk)
                 _make_ready(connection, number, object_id)
+                _merge_if_full(connection, len(chunk))
                 return
+            _insert(connection, "block", number, chunk)
         while chunk := _sorted_chunk(rows):
             with self._database.write() as connection:
-                _insert(connection, number, chunk)
+                _insert(connection, "block", number, chunk)
         with self._database.write() as connection:
             _make_ready(connection, number, object_id)
 
@@ -145,8 +160,11 @@ class BlockIndex:
             yield from missing
 
     def sweep(self, *, abandoned: bool = False) -> int:
-        """Delete the rows of dropped and replaced objects; return how many. `abandoned`: those that some process
-        began to add and never finished, too; an `add` under way elsewhere then ends with ConflictError."""
+        """Delete the rows of dropped and replaced objects; return how many the large tree lost.
+
+        `abandoned` takes those that some process began to add and never finished, too; an `add` that is under way
+        elsewhere then ends with ConflictError.
+        """
         if abandoned:
             with self._database.write() as connection:
                 connection.execute("DELETE FROM object WHERE NOT ready")
@@ -155,6 +173,8 @@ class BlockIndex:
             low = bytes([first])
             high = bytes([first + 1]) if first + 1 < SWEEP_SLICES else b"\xff" * (HASH_BYTES + 1)
             with self._database.write() as connection:
+                if first == 0:
+                    _merge(connection)
                 swept += connection.execute(
                     "DELETE FROM block WHERE hash >= ? AND hash < ? AND object NOT IN (SELECT number FROM object)",
                     (low, high),
@@ -180,9 +200,26 @@ def _hash_of(row: tuple[bytes, int, int]) -> bytes:
     return row[0]
 
 
-def _insert(connection: sqlite3.Connection, number: int, chunk: list[tuple[bytes, int, int]]) -> None:
+def _insert(connection: sqlite3.Connection, tree: str, number: int, chunk: list[tuple[bytes, int, int]]) -> None:
     # Written into the statement, the object's number saves building a tuple a row.
-    connection.executemany(f"INSERT OR IGNORE INTO block VALUES (?, {number:d}, ?, ?)", chunk)  # noqa: S608 - an integer of our own
+    statement = f"INSERT OR IGNORE INTO {tree} VALUES (?, {number:d}, ?, ?)"  # noqa: S608 - both are our own
+    connection.executemany(statement, chunk)
+
+
+def _merge_if_full(connection: sqlite3.Connection, added: int) -> None:
+    connection.execute("UPDATE fresh_rows SET count = count + ?", (added,))
+    if connection.execute("SELECT count FROM fresh_rows").fetchone()[0] >= FRESH_ROWS_MAX:
+        _merge(connection)
+
+
+def _merge(connection: sqlite3.Connection) -> None:
+    # Rows of objects dropped in the meantime need not move.
+    connection.execute(
+        "INSERT OR IGNORE INTO block SELECT * FROM fresh"
+        " WHERE object IN (SELECT number FROM object) ORDER BY hash, object"
+    )
+    connection.execute("DELETE FROM fresh")
+    connection.execute("UPDATE fresh_rows SET count = 0")
 
 
 def _make_ready(connection: sqlite3.Connection, number: int, object_id: ObjectId) -> None:

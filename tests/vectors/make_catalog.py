@@ -1,0 +1,81 @@
+"""Write tests/vectors/catalog.json: frozen commands of every kind, and bytes that must be refused.
+
+Run `python -m tests.vectors.make_catalog`, and only when the format's version grows.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import libipld
+
+from fungistor.catalog.commands import Body, Command, LayoutMember, Payment, PayOwed, Publish, SetLayout, encode_command
+from fungistor.catalog.record import Record, Sizes
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, SessionId, TenantNumber
+
+
+def counting(start: int, length: int) -> bytes:
+    """Bytes start, start + 1, ..."""
+    return bytes((start + i) % 256 for i in range(length))
+
+
+def _record(*, debts: tuple[tuple[int, int], ...] = (), expires: int | None = None) -> Record:
+    return Record(
+        object_id=ObjectId(counting(0x00, 32)),
+        tenant=TenantNumber(0),
+        policy="default",
+        private=False,
+        profile=0,
+        sizes=Sizes(size=1_000_000, sealed=900_000, stored=1_200_000, blocks=5, stripes=2),
+        manifest=counting(0x80, 8),
+        salt=counting(0x20, 32),
+        list_key=counting(0x40, 32),
+        sealed_name=counting(0x60, 24),
+        published=1_790_000_000,
+        expires=expires,
+        owed=tuple((MemberNumber(member), shards) for member, shards in debts),
+    )
+
+
+def _commands() -> list[tuple[str, Body]]:
+    member_1 = LayoutMember(MemberNumber(1), MemberId("m01"), ("nl", "ams1"), 100, 52_370_216, 4_895_168)
+    member_3 = LayoutMember(MemberNumber(3), MemberId("m03"), (), 0)
+    first = _record(debts=((3, 2), (7, 1)))
+    payment = Payment(MemberNumber(3), 2, 0)
+    return [
+        ("set layout 1", SetLayout(LayoutNumber(1), (member_1, member_3), counting(0, 6), b"\x01")),
+        ("publish with debts", Publish(first)),
+        ("publish again with an expiry", Publish(_record(expires=1_890_000_000), first.manifest_id)),
+        ("pay a debt", PayOwed(first.object_id, first.manifest_id, (payment,))),
+    ]
+
+
+def _refused(good: bytes) -> list[tuple[str, bytes]]:
+    fields = libipld.decode_dag_cbor(good)
+    return [
+        ("nothing", b""),
+        ("a later version", libipld.encode_dag_cbor([1, *fields[1:]])),
+        ("a later kind", libipld.encode_dag_cbor([*fields[:5], 3, fields[6]])),
+        ("a session of 15 bytes", libipld.encode_dag_cbor([0, bytes(15), 0, b"", b"", 2, []])),
+        ("version 0 in a longer form", b"\x87\x18\x00" + bytes(17)),
+        ("a map", libipld.encode_dag_cbor({"version": 0})),
+    ]
+
+
+def vectors() -> dict[str, object]:
+    """What the file holds."""
+    session = SessionId(counting(0xF0, 16))
+    made = [
+        (name, encode_command(Command(session, sequence, body))) for sequence, (name, body) in enumerate(_commands())
+    ]
+    return {
+        "format": "catalog command",
+        "version": 0,
+        "commands": [{"name": name, "hex": data.hex()} for name, data in made],
+        "refused": [{"name": name, "hex": data.hex()} for name, data in _refused(made[-1][1])],
+    }
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("catalog.json").write_text(json.dumps(vectors(), indent=1) + "\n")
