@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from hypothesis import settings
 
 from fungistor.dag import CID, Block, Profile, verify
 from fungistor.dag.profiles import DirectorySize
 from fungistor.errors import NotFoundError
+
+SAME_EACH_RUN = settings(deadline=None, derandomize=True)
+"""Decorates every property of this room: the same examples each run, and no deadline on a shared machine."""
 
 TINY = Profile("test-tiny", 1, True, 7, 3, DirectorySize.BLOCK, shard_above_bytes=300, fanout=8)
 TINY_V0 = Profile("test-tiny-v0", 0, False, 5, 2, DirectorySize.LINKS, shard_above_bytes=200, fanout=16)
