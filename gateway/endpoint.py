@@ -1,0 +1,300 @@
+"""Where ASGI meets answers: one request from its first byte to its last, whatever ends it.
+
+Of everything that can happen there is one owner here: the deadline of the first byte, the client that leaves, the body
+that fails half-way, and the source that must be closed in each case.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from fungistor.errors import FungiStorError
+from gateway import content as content_answers
+from gateway import headers
+from gateway.backend import Content
+from gateway.errors import FirstByteTimeoutError, RefusedError, as_json, as_text, problem_of
+from gateway.negotiation import accepts
+from gateway.pages.problem import problem_page
+from gateway.requests import Answer, Buffer, Request
+from gateway.settings import PIECE_BYTES
+from gateway.streams import Share, SlowReaderError, SourceStack, Step, Streamer, take_step
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+ABORT_EXTENSION = "fungistor.abort"
+"""In a scope's extensions: a call that resets the connection. The server of `protocol` offers it."""
+
+ALLOWED_METHODS = "GET, HEAD, OPTIONS"
+
+_CORS = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.CORS)
+
+log = logging.getLogger("gateway")
+
+
+class BodyFailedError(Exception):
+    """A body ended early under a server that offers no abort: raised through ASGI, it drops the connection."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what was sent for it."""
+
+    request: Request
+    scope: Scope
+    receive: Receive
+    asgi_send: Send
+    status: int = 0
+    sent_bytes: int = 0
+
+    async def start(self, status: int, fields: dict[str, str]) -> None:
+        """Send status line and header fields, with those that every answer has."""
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in fields.items()]
+        await self.relay({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def relay(self, message: Message) -> None:
+        """Send an ASGI message; the start of an answer gets the fields that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            request_id = (b"x-request-id", self.request.request_id.encode("latin-1"))
+            message["headers"] = [*message["headers"], *_CORS, request_id]
+        elif message["type"] == "http.response.body":
+            self.sent_bytes += len(message.get("body", b""))
+        await self.asgi_send(message)
+
+    async def send_piece(self, piece: Buffer) -> None:
+        """Send a part of the body; returns when the transport wants more."""
+        await self.relay({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def end(self, body: Buffer = b"") -> None:
+        """Send the last part."""
+        await self.relay({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def whole(self, status: int, fields: dict[str, str], body: bytes) -> None:
+        """Send an answer that is at hand."""
+        await self.start(status, {**fields, "Content-Length": str(len(body))})
+        await self.end(b"" if self.request.is_head else body)
+
+    async def allow(self) -> None:
+        """Answer OPTIONS, which browsers ask before they send what a page wants."""
+        await self.start(204, {"Allow": ALLOWED_METHODS, "Access-Control-Max-Age": "86400"})
+        await self.end()
+
+    async def abort(self, why: str) -> None:
+        """Break the connection, so that no client and no cache takes what it has for the whole."""
+        log.warning("request %s broken off after %d bytes: %s", self.request.request_id, self.sent_bytes, why)
+        abort = self.scope.get("extensions", {}).get(ABORT_EXTENSION)
+        if abort is None:
+            raise BodyFailedError(why)
+        abort()
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+async def send_problem(exchange: Exchange, error: Exception) -> None:
+    """Tell an error in the form that the client reads, before any byte of an answer was sent."""
+    request = exchange.request
+    problem = problem_of(error)
+    if problem.status == 500:
+        log.error("request %s failed in phase %s", request.request_id, request.phase, exc_info=error)
+    accept = request.accept
+    html, plain = accepts(accept, "text/html"), accepts(accept, "application/json")
+    fields = {"Cache-Control": headers.NO_STORE, "X-Content-Type-Options": "nosniff", **problem.headers}
+    if plain > html:
+        body = as_json(problem, request.phase, request.request_id)
+        fields["Content-Type"] = "application/json"
+    elif html > 0:
+        body = problem_page(problem, request.phase, request.request_id)
+        fields |= {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": headers.PAGE_POLICY}
+    else:
+        body = as_text(problem, request.phase, request.request_id)
+        fields["Content-Type"] = "text/plain; charset=utf-8"
+    await exchange.whole(problem.status, fields, body)
+
+
+@dataclass(slots=True)
+class _Made:
+    """What the worker thread made of a request."""
+
+    answer: Answer | None = None
+    first: Step | None = None
+    error: Exception | None = None
+
+
+class ContentEndpoint:
+    """ASGI application for ``/ipfs/`` and ``/ipns/``."""
+
+    def __init__(self, content: Content, streamer: Streamer) -> None:
+        self._content = content
+        self._streamer = streamer
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request to its end."""
+        exchange = Exchange(Request.from_scope(scope), scope, receive, send)
+        self._under_way += 1
+        try:
+            await self._respond(exchange)
+        finally:
+            self._under_way -= 1
+            if self._streamer.settings.access_log:
+                log_access(exchange)
+
+    async def _respond(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if request.method == "OPTIONS":
+            await exchange.allow()
+            return
+        try:
+            if request.method not in ("GET", "HEAD"):
+                raise RefusedError(405, f"{request.method} is not allowed here", headers={"Allow": ALLOWED_METHODS})
+            if self._under_way > self._streamer.settings.requests_max:
+                raise RefusedError(429, f"{self._under_way} requests are under way", headers={"Retry-After": "5"})
+            decided = content_answers.preflight(request)
+        except FungiStorError as error:
+            await send_problem(exchange, error)
+            return
+        if isinstance(decided, Answer):
+            body = b"".join(bytes(chunk) for chunk in decided.chunks)
+            await exchange.whole(decided.status, decided.headers, body)
+            return
+        await self._respond_from_content(exchange, decided)
+
+    async def _respond_from_content(self, exchange: Exchange, wanted: content_answers.Wanted) -> None:
+        stack = SourceStack()
+        share = self._streamer.budget.share()
+        failure: Exception | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_leave_with_client, exchange, group.cancel_scope)
+                try:
+                    await self._make_and_send(exchange, wanted, stack, share)
+                except Exception as error:  # noqa: BLE001  # carried past the task group, which would wrap it
+                    failure = error
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                if stack.is_open:
+                    await anyio.to_thread.run_sync(_close, stack)
+            share.close()
+        if failure is not None:
+            await self._end_failed(exchange, failure)
+
+    async def _make_and_send(
+        self, exchange: Exchange, wanted: content_answers.Wanted, stack: SourceStack, share: Share
+    ) -> None:
+        made = _Made()
+        is_made = anyio.Event()
+
+        async def make() -> None:
+            await share.reserve()
+            await anyio.to_thread.run_sync(
+                _make, exchange.request, wanted, self._content, stack, made, limiter=self._streamer.threads
+            )
+            is_made.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(make)
+            with anyio.move_on_after(self._streamer.settings.first_byte_s):
+                await is_made.wait()
+            timed_out = not is_made.is_set()
+            if timed_out:
+                # The thread ends under the source's own deadlines; the client need not wait for that.
+                await send_problem(exchange, self._first_byte_timeout(exchange.request))
+                group.cancel_scope.cancel()
+        if timed_out:
+            return
+        if made.error is not None:
+            raise made.error
+        assert made.answer is not None and made.first is not None
+        share.settle(made.first.size)
+        await self._send(exchange, made.answer, made.first, stack, share)
+
+    def _first_byte_timeout(self, request: Request) -> FirstByteTimeoutError:
+        return FirstByteTimeoutError(
+            f"nothing came within {self._streamer.settings.first_byte_s:g} s, in phase {request.phase!r}",
+            hint="the members that hold it may be slow or down; trying again can help",
+            retry_after_s=10,
+        )
+
+    async def _send(self, exchange: Exchange, answer: Answer, first: Step, stack: SourceStack, share: Share) -> None:
+        fields = answer.headers
+        length = answer.length
+        if length is None and first.is_last and not exchange.request.is_head:
+            length = first.size
+        if length is not None and answer.status != 304:
+            fields["Content-Length"] = str(length)
+        elapsed_ms = (time.monotonic() - exchange.request.started_s) * 1000
+        fields["Server-Timing"] = f"first-block;dur={elapsed_ms:.1f}"
+        await exchange.start(answer.status, fields)
+        if exchange.request.is_head or answer.status == 304:
+            await exchange.end()
+        elif first.is_last and first.size <= PIECE_BYTES:
+            await exchange.end(first.chunks[0] if len(first.chunks) == 1 else b"".join(first.chunks))
+        else:
+            await self._streamer.send_all(first, answer.chunks, stack, share, exchange.send_piece)
+            if length is not None and exchange.sent_bytes != length:
+                raise BodyFailedError(f"{exchange.sent_bytes} bytes of {length} were read")
+            await exchange.end()
+
+    async def _end_failed(self, exchange: Exchange, failure: Exception) -> None:
+        if exchange.status == 0:
+            await send_problem(exchange, failure)
+            return
+        if not isinstance(failure, FungiStorError | SlowReaderError | BodyFailedError | OSError):
+            log.error("request %s failed while sending", exchange.request.request_id, exc_info=failure)
+        await exchange.abort(f"phase {exchange.request.phase}: {failure}")
+
+
+async def _leave_with_client(exchange: Exchange, scope: anyio.CancelScope) -> None:
+    """Cancel everything for this request as soon as its client is gone."""
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def _make(request: Request, wanted: content_answers.Wanted, content: Content, stack: SourceStack, made: _Made) -> None:
+    """Run in a worker thread: the answer and its first bytes, so that a failure there still has a status."""
+    try:
+        answer = content_answers.answer(request, wanted, content, stack)
+        first = take_step(answer.chunks, stack, answer.first_bytes)
+        if first.size == answer.length and not first.is_last:
+            first.is_last = True
+            stack.close()
+        made.first, made.answer = first, answer
+    except Exception as error:  # noqa: BLE001  # handed to the loop, which tells it to the client
+        made.error = error
+
+
+def _close(stack: SourceStack) -> None:
+    try:
+        stack.close()
+    except Exception as error:  # the answer is out; a source that cannot close is for the log alone
+        log.error("a block source failed to close", exc_info=error)
+
+
+def log_access(exchange: Exchange) -> None:
+    """Write one line of JSON about a request that has ended."""
+    request = exchange.request
+    line = {
+        "time": round(time.time(), 3),
+        "request_id": request.request_id,
+        "client": request.client,
+        "method": request.method,
+        "path": request.raw_path.decode("latin-1"),
+        "status": exchange.status,
+        "bytes": exchange.sent_bytes,
+        "seconds": round(time.monotonic() - request.started_s, 6),
+    }
+    sys.stderr.write(json.dumps(line) + "\n")

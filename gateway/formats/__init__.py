@@ -1,0 +1,1 @@
+"""One file per response format: each turns a resolved CID into an `Answer`, in a worker thread."""

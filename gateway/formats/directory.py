@@ -1,0 +1,63 @@
+"""A UnixFS directory: a redirect to its slash, its index file, or a page that lists it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fungistor.dag.reader import describe
+from fungistor.dag.source import BlockSource
+from fungistor.dag.walk import entries, lookup
+from gateway import headers
+from gateway.errors import RefusedError
+from gateway.formats import entity, file
+from gateway.formats.target import Target
+from gateway.negotiation import Format
+from gateway.pages import listing
+from gateway.requests import Answer, Buffer, Request, redirect
+
+INDEX_NAME = "index.html"
+
+_FIRST_BYTES = 96 * 1024
+"""A page up to this long is made before the status line, so that it has a length and cannot fail half-way."""
+
+
+def answer(request: Request, target: Target, source: BlockSource) -> Answer:
+    """Answer for the directory at the end of the path.
+
+    Raises:
+        RefusedError: 422 where its index.html is no file, 406 for forms that a directory does not have.
+    """
+    if not target.path.is_slashed and request.query.get("go-get") != "1":
+        return redirect(f"{target.path.text}/{request.suffix}")
+    index = lookup(source, target.cid, INDEX_NAME.encode())
+    if index is not None:
+        info = describe(source, index)
+        if info.type != "file":
+            raise RefusedError(422, f"index.html of this directory is a {info.type}", hint="name an entry below it")
+        return file.answer(request, target, source, info, index_name=INDEX_NAME)
+    if target.choice.format is not Format.DEFAULT and not target.choice.takes_default:
+        raise RefusedError(
+            406, f"a directory has no form {target.choice.format.value!r} here yet", hint="accept text/html"
+        )
+    return _listing(request, target, source)
+
+
+def _listing(request: Request, target: Target, source: BlockSource) -> Answer:
+    order = listing.Order.parse(request.query.get("sort"), request.query.get("order"))
+    etag = listing.etag(target.cid, order)
+    fields = target.headers(etag, headers.GENERATED)
+    if entity.is_not_modified(request, etag):
+        return Answer(304, fields)
+    fields |= {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": headers.PAGE_POLICY,
+        "X-Content-Type-Options": "nosniff",
+    }
+    if request.is_head:
+        return Answer(200, fields)
+
+    def page() -> Iterator[Buffer]:
+        request.phase = "fetch"
+        yield from listing.listing_page(target.path, target.cid, entries(source, target.cid), order)
+
+    return Answer(200, fields, page(), first_bytes=_FIRST_BYTES)

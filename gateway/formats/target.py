@@ -1,0 +1,48 @@
+"""What a request turned out to ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fungistor.dag.cid import CID
+from gateway import headers
+from gateway.negotiation import Choice
+from gateway.paths import ContentPath
+from gateway.requests import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The asked path, the CID at its end, and one CID for each step on the way, the root first."""
+
+    path: ContentPath
+    cid: CID
+    roots: tuple[CID, ...]
+    choice: Choice
+
+    def headers(self, etag: str, cache_control: str) -> dict[str, str]:
+        """Return the fields of every answer made of this target."""
+        fields = {
+            "Etag": etag,
+            "Cache-Control": cache_control,
+            "X-Ipfs-Path": self.path.text,
+            "X-Ipfs-Roots": ",".join(str(root) for root in self.roots),
+        }
+        if not self.choice.is_from_query:
+            fields["Vary"] = "Accept"
+        return fields
+
+
+def save_as(request: Request, target: Target, *, kind: str = "inline", extension: str = "") -> dict[str, str]:
+    """Return ``Content-Disposition`` where ``?filename=``, ``?download=true`` or the format asks for one.
+
+    `kind` is what the format wants by itself; without `extension` the name is the path's last.
+    """
+    filename = request.query.get("filename")
+    if request.is_download:
+        kind = "attachment"
+    if not filename and kind == "inline":
+        return {}
+    if not filename:
+        filename = f"{target.cid}{extension}" if extension else target.path.last_name or str(target.cid)
+    return {"Content-Disposition": headers.disposition(kind, filename)}

@@ -1,0 +1,171 @@
+"""The directory page, made as it is sent.
+
+Some of its markup is fixed by what IPFS tools look for: ``Index of``, the breadcrumb, the ``..`` link and the CID link.
+The size is what the directory itself records; nothing below it is fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from html import escape
+from importlib import resources
+from itertools import chain, islice
+from urllib.parse import quote
+
+from fungistor.dag.cid import CID, RAW
+from fungistor.dag.walk import DirEntry
+from gateway import paths
+from gateway.pages.layout import HEAD, TAIL, asset_hash, human_size
+from gateway.paths import ContentPath
+
+SORT_ENTRIES_MAX = 10_000
+"""A directory up to this long is gathered (a few MiB) and sorted; a longer one streams in the order it is stored."""
+
+_CHUNK_CHARS = 32_000
+
+
+class SortKey(Enum):
+    """A column to sort by; the value is its name in ``?sort=``."""
+
+    NAME = "name"
+    SIZE = "size"
+    CID = "cid"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How the entries are sorted."""
+
+    key: SortKey = SortKey.NAME
+    is_descending: bool = False
+
+    @classmethod
+    def parse(cls, sort: str | None, order: str | None) -> Order:
+        """Read ``?sort=`` and ``?order=``; what is not known is the default."""
+        try:
+            key = SortKey(sort or "name")
+        except ValueError:
+            return cls()
+        return cls(key, order == "desc")
+
+    @property
+    def tag(self) -> str:
+        """The part of the page's entity tag that tells orders apart, empty for the default."""
+        return "" if self == Order() else f"-{self.key.value}{'-desc' if self.is_descending else ''}"
+
+
+def etag(directory: CID, order: Order) -> str:
+    """Return the page's entity tag: it changes with the directory, the order, and the gateway's look."""
+    return f'"DirIndex-{_ASSETS}{order.tag}_CID-{directory}"'
+
+
+def listing_page(path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order) -> Iterator[bytes]:
+    """Yield the page in chunks of about 32 KB, holding at most SORT_ENTRIES_MAX entries."""
+    buffer: list[str] = []
+    length = 0
+    for text in _page(path, directory, entries, order):
+        buffer.append(text)
+        length += len(text)
+        if length >= _CHUNK_CHARS:
+            yield "".join(buffer).encode("utf-8", "replace")
+            buffer.clear()
+            length = 0
+    yield "".join(buffer).encode("utf-8", "replace")
+
+
+def _page(path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order) -> Iterator[str]:
+    remaining = iter(entries)
+    gathered = list(islice(remaining, SORT_ENTRIES_MAX))
+    beyond = next(remaining, None)
+    is_sorted = beyond is None
+    base = paths.join(path.namespace, path.root, path.segments)
+    title = escape(paths.display(b"/".join((b"", path.namespace.encode(), path.root.encode(), *path.segments))))
+    yield (
+        f"{HEAD}<title>Index of {title}</title>\n</head>\n<body>\n<header>\n"
+        f"<h1>Index of {escape(path.last_name or short_cid(path.root))}</h1>\n"
+        f'<p class="path">{_breadcrumb(path)}</p>\n<p class="meta">CID <span translate="no">{directory}</span></p>\n'
+        "</header>\n<main>\n"
+    )
+    if not gathered and not path.segments:
+        yield f'<p class="empty">This directory is empty.</p>\n</main>\n{TAIL}'
+        return
+    yield f"<table>\n<thead><tr>{_heading(order, is_sorted=is_sorted)}</tr></thead>\n<tbody>\n"
+    if path.segments:
+        yield (
+            f'<tr><td class="name up"><a href="{escape(base)}/..">..</a></td>'
+            '<td class="hash"></td><td class="size"></td></tr>\n'
+        )
+    count = total = 0
+    everything = _sorted(gathered, order) if beyond is None else chain(gathered, (beyond,), remaining)
+    for entry in everything:
+        count += 1
+        total += entry.tsize
+        yield _row(base, entry)
+    yield f"</tbody>\n</table>\n</main>\n<footer>{_summary(count, total, is_sorted=is_sorted)}</footer>\n{TAIL}"
+
+
+_SORT_KEYS: dict[SortKey, Callable[[DirEntry], tuple[str | int, bytes]]] = {
+    SortKey.NAME: lambda entry: (paths.display(entry.name).casefold(), entry.name),
+    SortKey.SIZE: lambda entry: (entry.tsize, entry.name),
+    SortKey.CID: lambda entry: (str(entry.cid), entry.name),
+}
+
+
+def _sorted(entries: list[DirEntry], order: Order) -> Iterator[DirEntry]:
+    entries.sort(key=_SORT_KEYS[order.key], reverse=order.is_descending)
+    return iter(entries)
+
+
+def _breadcrumb(path: ContentPath) -> str:
+    crumbs = [f'<a href="{escape(paths.join(path.namespace, path.root, ()))}">{escape(path.root)}</a>']
+    for depth, segment in enumerate(path.segments, start=1):
+        href = escape(paths.join(path.namespace, path.root, path.segments[:depth]))
+        crumbs.append(f'<a href="{href}">{escape(paths.display(segment))}</a>')
+    return f"/{path.namespace}/{'/'.join(crumbs)}"
+
+
+_COLUMNS = ((SortKey.NAME, "Name", "name"), (SortKey.CID, "CID", "hash"), (SortKey.SIZE, "Size", "size"))
+
+
+def _heading(order: Order, *, is_sorted: bool) -> str:
+    cells = []
+    for key, label, css in _COLUMNS:
+        if not is_sorted:
+            cells.append(f'<th class="{css}">{label}</th>')
+            continue
+        is_current = key is order.key
+        is_next_descending = not order.is_descending if is_current else key is SortKey.SIZE
+        state = f' aria-sort="{"descending" if order.is_descending else "ascending"}"' if is_current else ""
+        target = f"?sort={key.value}&amp;order={'desc' if is_next_descending else 'asc'}"
+        cells.append(f'<th class="{css}"{state}><a href="{target}">{label}</a></th>')
+    return "".join(cells)
+
+
+def _row(base: str, entry: DirEntry) -> str:
+    encoded = paths.encode_segment(entry.name)
+    cid = str(entry.cid)
+    # Encoded twice, as the other gateways do it and their tools expect.
+    filename = quote(encoded, safe="-_.~")
+    kind = "" if entry.cid.codec == RAW or b"." in entry.name else " many"
+    name = escape(paths.display(entry.name))
+    return (
+        f'<tr><td class="name{kind}"><a href="{escape(base)}/{escape(encoded)}">{name}</a></td><td class="hash">'
+        f'<a class="ipfs-hash" translate="no" href="/ipfs/{cid}?filename={filename}">{short_cid(cid)}</a></td>'
+        f'<td class="size" title="{entry.tsize} bytes">{human_size(entry.tsize)}</td></tr>\n'
+    )
+
+
+def _summary(count: int, total: int, *, is_sorted: bool) -> str:
+    entries = "1 entry" if count == 1 else f"{count:,} entries"
+    told = f"{entries}, {human_size(total)} with all that lies below"
+    return told if is_sorted else f"{told}; too many to sort, so they are shown in the order they are stored"
+
+
+def short_cid(cid: str) -> str:
+    """Shorten a CID for a column: its ends tell CIDs apart."""
+    return cid if len(cid) <= 24 else f"{cid[:10]}\u2026{cid[-10:]}"
+
+
+_ASSETS = asset_hash(resources.files("gateway.pages").joinpath("listing.py").read_text(encoding="utf-8"))

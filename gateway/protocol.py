@@ -1,0 +1,117 @@
+"""uvicorn's HTTP protocol with the bounds that it lacks, and a way to break a connection for good.
+
+It rests on names of uvicorn's httptools protocol (`on_*`, `data_received`, `flow`, `timeout_keep_alive_handler`);
+tests/unit/gateway/test_protocol.py fails when a new version moves them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.endpoint import ABORT_EXTENSION
+from gateway.settings import Settings
+
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s"
+)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One connection. A request's head is bounded in bytes and time; an idle one is closed whatever it still owes."""
+
+    settings = Settings()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._is_head_open = True
+        self._is_refused = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock: a connection that never asks is closed, too."""
+        super().connection_made(transport)
+        self._arm_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._disarm_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count a head's bytes as they come: the parser gathers a long field without telling."""
+        if self._is_refused:
+            return
+        if self._is_head_open:
+            self._head_bytes += len(data)
+            if self._head_timer is None:
+                self._arm_head_timer()
+        super().data_received(data)
+        if self._is_head_open and self._head_bytes > self.settings.head_bytes_max:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """Offer the abort to the application."""
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT_EXTENSION: self._reset}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        """Start the request unless its head is too large."""
+        self._is_head_open = False
+        self._disarm_head_timer()
+        head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if head_bytes > self.settings.head_bytes_max:
+            self._refuse_head()
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a request's body, which no request here needs."""
+        if not self._is_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Expect the next head."""
+        if not self._is_refused:
+            self._is_head_open = True
+            self._head_bytes = 0
+            super().on_message_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close without waiting for a client that does not read the rest of its last answer."""
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+    def _refuse_head(self) -> None:
+        self._is_refused = True
+        self._disarm_head_timer()
+        text = b"431: the request's head is longer than %d bytes\n" % self.settings.head_bytes_max
+        self.transport.write(_TOO_LARGE % (len(text), text))
+        self.transport.close()
+
+    def _arm_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.settings.head_s, self._head_is_late)
+
+    def _disarm_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+    def _reset(self) -> None:
+        """Close with RST: under HTTP/1.0 a plain close would make a broken page look whole."""
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()

@@ -1,0 +1,58 @@
+"""Every bound of the gateway, with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fungistor.limits import BLOCK_BYTES_MAX, KIB, MIB
+
+STEP_BYTES = 1 * MIB
+"""One visit to a worker thread brings about this much: a visit costs 0.1 ms, so smaller ones would show."""
+
+STEP_BYTES_MAX = STEP_BYTES + BLOCK_BYTES_MAX
+"""A step one byte short takes one more block."""
+
+PIECE_BYTES = 128 * KIB
+"""What is handed to the transport at once: the unit in which a slow reader's progress is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The gateway's bounds; the defaults suit one worker process."""
+
+    threads_max: int = 32
+    """Worker threads that fetch at the same time; further requests wait in line under their own deadline."""
+
+    requests_max: int = 1024
+    """Requests under way; the next one is told 429 rather than left to hang."""
+
+    buffered_bytes_max: int = 128 * MIB
+    """Bytes read and not yet taken by clients, all requests together."""
+
+    look_ahead_steps: int = 1
+    """Steps of a request that may wait behind the one being sent."""
+
+    first_byte_s: float = 30.0
+    """From the request to the status line; after it the client is told 504 and what was being waited for."""
+
+    piece_s: float = 60.0
+    """A client that does not take a piece within this is cut off: about 2 KiB/s is the slowest reader served."""
+
+    head_bytes_max: int = 32 * KIB
+    """Request line and header fields; more is 431."""
+
+    head_s: float = 15.0
+    """From the first byte of a request's head to its last."""
+
+    keep_alive_s: int = 75
+    """An idle connection is kept this long: longer than the 60 s that proxies keep theirs, so that they close first."""
+
+    backlog: int = 2048
+
+    drain_s: int = 10
+    """How long answers under way may take to end after SIGTERM."""
+
+    access_log: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.buffered_bytes_max >= 4 * STEP_BYTES_MAX, "the budget must hold a few steps"
