@@ -52,9 +52,7 @@ class ZdbClaims:
             with Client(member.address, login, timeout_s=CALL_WAIT_S) as client:
                 client.call("PING")
         except IdentityError as error:
-            raise MemberWipedError(
-                f"{member.id} does not hold the identity left there: {error}"
-            ) from error
+            raise MemberWipedError(f"{member.id} does not hold the identity left there: {error}") from error
         except MemberError as error:
             if error.message.startswith("refused namespace"):
                 raise MemberWipedError(f"{member.id} {error.message}") from error

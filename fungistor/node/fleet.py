@@ -27,7 +27,7 @@ from fungistor.objects.results import MemberState
 START_WAIT_S = 20.0
 STOP_GRACE_S = 5.0
 STATE_WAIT_S = 5.0
-BACKOFF_S = 1.0
+BACKOFF_S = 0.25
 BACKOFF_S_MAX = 30.0
 HEALTHY_AFTER_S = 30.0
 STARTS_AT_ONCE = 4

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import FrameType
@@ -26,16 +26,19 @@ from fungistor.node.claims import ZdbClaims
 from fungistor.node.config import load_config, save_config
 from fungistor.node.control import ControlServer, Message
 from fungistor.node.files import write_atomic
-from fungistor.node.first_keys import make_keys
+from fungistor.node.first_keys import ensure_keys
 from fungistor.node.fleet import Fleet, new_members
 from fungistor.node.gateways import Gateways, bind_gateway, gateway_url
 from fungistor.node.home import Home
+from fungistor.node.identity import member_identity
 from fungistor.node.layouts import CatalogRoll
 from fungistor.node.pool_file import PoolMember, load_pool, save_pool
 from fungistor.node.wiring import Network, open_network
 from fungistor.node.workers import Worker, run_workers
+from fungistor.pool import IDENTITY_KEY
 
 READY_VERSION = 1
+STATES_VERSION = 0
 MEMBERS_DEFAULT = 20
 MEMBERS_MIN = 5
 """Fewer than m + 1 members could not lose any four."""
@@ -98,7 +101,7 @@ def serve(options: UpOptions, *, say: Callable[[str], None], on_ready: Callable[
 
 
 @contextlib.contextmanager
-def _signals_stop() -> contextlib._GeneratorContextManager[None]:  # type: ignore[misc]
+def _signals_stop() -> Iterator[None]:
     before = {number: signal.signal(number, _stop) for number in SIGNALS}
     try:
         yield
@@ -148,7 +151,7 @@ class _Up:
         # First, since a taken port is the likeliest reason to end here, and nothing needs undoing yet.
         self.listener = bind_gateway(self.options.gateway or config.gateway)
         self.children = Children(self._child_ended)
-        make_keys(home, self.say)
+        keys = ensure_keys(home, self.say)
         members = self._members()
         self.network = open_network(home)
         roll = CatalogRoll(self.network.catalog)
@@ -157,13 +160,13 @@ class _Up:
             home,
             self.children,
             members,
-            claims=ZdbClaims(home),
+            claims=ZdbClaims(lambda spec, number: (IDENTITY_KEY, member_identity(keys.network_key, number, spec.id))),
             roll=roll,
             daemon_options={"no_sync": not self.options.sync},
             on_change=self._pool_changed,
         )
         self.fleet.start_all()
-        if first or members != self.fleet.specs():
+        if first or tuple(members) != self.fleet.specs():
             self._reopen()
         self.gateways = Gateways(self.children, self.listener, home.root, config.gateway_workers, time.monotonic)
         self.gateways.start()
@@ -287,9 +290,23 @@ class _Up:
         return {"members": cast("list[Message]", results)}
 
     def _probe(self) -> bool:
+        """Ask every member whether it is there, and leave the answers where short commands find a first guess."""
         assert self.network is not None and self.fleet is not None
-        states = self.network.probe()
-        write_atomic(self.home.states_file, json.dumps(states).encode(), sync=False)
+        lines = {line["number"]: line for line in self.fleet.lines()}
+        members: dict[str, Message] = {}
+        for number, standing in self.network.pool.probe().items():
+            line = lines.get(number)
+            if line is None:
+                continue
+            # What was done to a member by hand is known better here than by asking it.
+            by_hand = line["state"] != "up"
+            members[str(line["id"])] = {
+                "number": number,
+                "state": line["state"] if by_hand else standing.state.value,
+                "reason": line["reason"] if by_hand else standing.reason,
+            }
+        said = {"version": STATES_VERSION, "members": members}
+        write_atomic(self.home.states_file, json.dumps(said).encode(), sync=False)
         return False
 
     def _pay(self) -> bool:

@@ -24,6 +24,7 @@ class ProgressLine:
     def __init__(self, stream: TextIO, *, enabled: bool) -> None:
         self._stream = stream
         self._enabled = enabled and stream.isatty()
+        self._closed = False
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._drawn = 0.0
@@ -37,7 +38,7 @@ class ProgressLine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
-            self._enabled = False
+            self._closed = True
             if self._bar is not None:
                 self._bar.stop()
                 self._bar = None
@@ -50,7 +51,7 @@ class ProgressLine:
         if now - self._started < QUIET_S or now - self._drawn < EVERY_S:
             return
         with self._lock:
-            if not self._enabled:
+            if self._closed:
                 return
             self._drawn = now
             if self._bar is None:

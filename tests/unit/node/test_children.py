@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +54,7 @@ def test_a_member_is_forked_serves_and_ends(children: Children, ended: list[str]
 def test_members_share_memory(children: Children, tmp_path: Path) -> None:
     """An idle member costs less than 8 MiB of its own: what twenty of them cost must fit beside other things."""
     forked = []
-    for number in range(4):
+    for number in range(20):
         folder = tmp_path / str(number)
         folder.mkdir()
         forked.append(start_member(children, folder, f"m{number}"))
@@ -64,9 +66,9 @@ def test_members_share_memory(children: Children, tmp_path: Path) -> None:
 
 def test_a_child_has_only_its_own_descriptors(children: Children, tmp_path: Path) -> None:
     """A child forked later inherits nothing of its sisters': a stopped member's port must refuse at once."""
-    first = start_member(children, tmp_path / "a", "m01") if (tmp_path / "a").mkdir() is None else None
-    (tmp_path / "b").mkdir()
-    assert first is not None
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first = start_member(children, tmp_path / "a", "m01")
     address = first.wait_ready(WAIT_S)
     second = start_member(children, tmp_path / "b", "m02")
     second.wait_ready(WAIT_S)
@@ -74,8 +76,6 @@ def test_a_child_has_only_its_own_descriptors(children: Children, tmp_path: Path
     assert not any(str(tmp_path / "a") in path for path in opened), opened
     first.stop(WAIT_S)
     with pytest.raises(OSError):
-        import socket
-
         socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 1.0)
 
 
@@ -118,7 +118,7 @@ def test_kill_of_the_zygote_ends_every_child(children: Children, ended: list[str
     child.wait_ready(WAIT_S)
     os.kill(children.zygote_pid, signal.SIGKILL)
     assert wait_until(lambda: children.broken, WAIT_S)
-    assert wait_until(lambda: state_of(child.pid) is None, WAIT_S)
+    assert wait_until(lambda: _gone(child.pid), WAIT_S)
     assert ended == ["m01"]
     with pytest.raises(FailedError):
         start_member(children, tmp_path, "m02")
@@ -151,8 +151,6 @@ child.wait_ready(20)
 print(children.zygote_pid, child.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    import subprocess
-
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     zygote, member = map(int, done.stdout.split())
     assert done.returncode == -signal.SIGKILL
