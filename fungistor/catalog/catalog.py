@@ -129,12 +129,17 @@ class Catalog:
         return self._state.progress().stopped is None
 
     def behind(self) -> bool:
-        """Whether the log has entries that the state has not. True as long as it stands still."""
-        return self._state.progress().position != self._log.last()
+        """Whether the log has entries that the state has not. True as long as it stands still, and where the log is not
+        the one that the state follows, which `catch_up` then tells."""
+        progress = self._state.progress()
+        return progress.log != self._log.identity() or progress.position != self._log.last()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until the log has something new, and apply it; False when the time passed."""
-        if not self._log.watch(self._state.progress().position, timeout_s):
+        progress = self._state.progress()
+        # A state that stands still has entries before it for good: only a new one is news.
+        after = progress.position if progress.stopped is None else self._log.last()
+        if not self._log.watch(after, timeout_s):
             return False
         self.catch_up()
         return True

@@ -20,8 +20,9 @@ from typing import Literal, NoReturn
 
 from fungistor.errors import CorruptError, FailedError, InvalidError, UnavailableError
 
-BUSY_TIMEOUT_S_MAX = 10.0
-"""Every lock of another process is waited for this long at most: half of what a command may take in all."""
+BUSY_TIMEOUT_S_MAX = 8.0
+"""Every lock of another process is waited for this long at most: the log's and the state's, one after the other, fit
+into the 20 s that a command may take in all."""
 
 _WAL_RETRY_S = 0.01
 _WAL_BYTES_KEPT = 16 << 20

@@ -90,8 +90,9 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a state has come. `applied` counts entries, `revision` those with effect; `stopped` says why no more
-    are applied, if so."""
+    are applied, if so. `log` is the identity of the log it follows, empty before the first turn."""
 
+    log: bytes
     position: Position
     applied: int
     revision: Revision
@@ -132,9 +133,10 @@ class State:
     def progress(self) -> Progress:
         """How far this state has come."""
         with self._database.read() as connection:
+            log = connection.execute("SELECT log FROM progress").fetchone()[0]
             counters = _load(connection)
         return Progress(
-            counters.position, counters.applied, Revision(counters.revision), counters.objects, counters.stopped
+            log, counters.position, counters.applied, Revision(counters.revision), counters.objects, counters.stopped
         )
 
     @property

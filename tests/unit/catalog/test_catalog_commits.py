@@ -160,6 +160,7 @@ def test_a_later_command_stops_applying_and_reads_go_on(node: Node, store: Memor
     with pytest.raises(CatalogStoppedError, match="version 1"):
         a.commit(command(publish(3)))
     assert (len(store.payloads), a.record(record(1).object_id)) == (length, record(1))
+    assert a.wait(0.01) is False, "a follower that stands still must not spin"
 
 
 def test_a_stopped_state_goes_on_when_the_entry_can_be_read(node: Node, store: MemoryLogStore) -> None:
@@ -220,6 +221,11 @@ def test_a_state_of_another_log_is_refused(node: Node, tmp_path: Path, store: Me
     other = Catalog(MemoryLog(), a._state)
     with pytest.raises(CorruptError, match="follows log"):
         other.catch_up()
+    MemoryLog(other_store := MemoryLogStore()).append(0, store.payloads)
+    same_length = Catalog(MemoryLog(other_store), a._state)
+    with pytest.raises(CorruptError, match="follows log"):
+        same_length.commit(command(publish(2)))
+    assert len(other_store.payloads) == 1
     store.payloads.clear()
     with pytest.raises(CorruptError):
         a.catch_up()

@@ -22,7 +22,6 @@ from tests.unit.catalog.samples import command, owing, publish, record
 from tests.unit.catalog.worker import open_catalog
 
 KILL_SEED = 20260
-KILL_ROUNDS = 6
 
 
 def start(folder: Path, first: int, count: int) -> subprocess.Popen[str]:
@@ -91,13 +90,12 @@ def test_eight_processes_lose_no_commit(tmp_path: Path) -> None:
     catalog.close()
 
 
-@pytest.mark.slow
-def test_kill_9_loses_no_acknowledged_commit(tmp_path: Path) -> None:
-    """Publishers killed at random moments: what they acknowledged is there, nothing is half, others go on."""
-    chance = random.Random(KILL_SEED)
-    print(f"seed {KILL_SEED}")
+def kill_campaign(tmp_path: Path, seed: int, rounds: int) -> None:
+    """Two publishers start and are killed, again and again, on one catalog that is looked over each time."""
+    chance = random.Random(seed)
+    print(f"seed {seed}")
     seen: dict[int, int] = {}
-    for turn in range(KILL_ROUNDS):
+    for turn in range(rounds):
         workers = [start(tmp_path, 100_000 * turn + 10_000 * index, 10_000) for index in range(2)]
         for worker in workers:
             go(worker)
@@ -118,7 +116,19 @@ def test_kill_9_loses_no_acknowledged_commit(tmp_path: Path) -> None:
         assert all(catalog.record(record(number).object_id) is not None for number in seen)
         catalog.close()
         check_whole(tmp_path)
-    assert len(set(seen.values())) == len(seen) >= KILL_ROUNDS
+    assert len(set(seen.values())) == len(seen) >= rounds
+
+
+@pytest.mark.slow
+def test_kill_9_loses_no_acknowledged_commit(tmp_path: Path) -> None:
+    """Publishers killed at random moments: what they acknowledged is there, nothing is half, others go on."""
+    kill_campaign(tmp_path, KILL_SEED, 6)
+
+
+@pytest.mark.soak
+def test_kill_9_soak(tmp_path: Path) -> None:
+    """The same for long, by another seed each time."""
+    kill_campaign(tmp_path, random.SystemRandom().randrange(1 << 32), 40)
 
 
 def test_threads_share_one_catalog(tmp_path: Path) -> None:
