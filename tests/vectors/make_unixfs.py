@@ -1,7 +1,8 @@
 """Makes unixfs.json: inputs and the CIDs that Kubo or the UnixFS specification publish for them, and small blocks.
 
-The CIDs of `streams`, `directories` and `trees` are copied from Kubo's tests and from IPIP-499, never computed here,
-but for those marked `"published": false`. `root_block` is ours, so that a change of one byte shows as such.
+The CIDs of `streams`, `directories` and `trees` are copied from the tests of Kubo, the gateway conformance suite and
+IPIP-499, never computed here, but for those marked `"published": false`. `root_block` is ours, so that a change of
+one byte shows as such.
 Run `python -m tests.vectors.make_unixfs` to write the file anew.
 """
 

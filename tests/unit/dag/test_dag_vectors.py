@@ -50,7 +50,8 @@ def test_stored_vectors_are_what_the_generator_makes() -> None:
 
 def test_page_lists_published_cids_only() -> None:
     """Every CID on the format's page stands in the vectors, so the page cannot promise another."""
-    known = {case["cid"] for kind in ("streams", "directories", "trees") for case in VECTORS[kind]}
+    cases = [case for kind in ("streams", "directories", "trees") for case in VECTORS[kind]]
+    known = {case["cid"] for case in cases if case.get("published", True)}
     listed = set(re.findall(r"`(Qm\w{44}|ba\w{57,})`", PAGE.read_text(encoding="utf-8")))
     assert len(listed) >= 10
     assert listed <= known
