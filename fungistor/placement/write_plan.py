@@ -87,9 +87,13 @@ class WritePlan:
         out = [put for put in self._puts.values() if _is_out(put)]
         if self._enough_at is not None:
             return Settled.ENOUGH if all(now >= self._late_at(put) for put in out) else Settled.RUNNING
-        if len(self.stored_indices) + len(out) < self._need or now >= self._started_at + GIVE_UP_S:
+        if len(self.stored_indices) + len(out) < self._need or self.gave_up(now):
             return Settled.TOO_FEW
         return Settled.RUNNING
+
+    def gave_up(self, now: float) -> bool:
+        """Whether all the time there is has passed."""
+        return now >= self._started_at + GIVE_UP_S
 
     def next_deadline(self) -> float:
         """When `outcome` may change without an event."""

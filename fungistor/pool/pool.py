@@ -1,0 +1,182 @@
+"""The members as one shard store: each operation is a flight of requests to many members under one deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from fungistor.coding.manifest import Slot
+from fungistor.coding.shard import shard_key
+from fungistor.errors import InvalidError, UnavailableError
+from fungistor.ids import LayoutNumber, MemberNumber, StripeId
+from fungistor.placement import PlacementTable
+from fungistor.placement.health import MemberState, Standing
+from fungistor.pool import survey
+from fungistor.pool.gather import Gather, Into, fresh_buffers
+from fungistor.pool.ground import Ground
+from fungistor.pool.members import IDENTITY_KEY, BarrierResult, Fetched, MemberSpec, PutResult, Receipt
+from fungistor.pool.prober import PROBE_S
+from fungistor.pool.scatter import Barrier, Scatter, Shard, put_one
+from fungistor.pool.survey import Inspected, Soundness
+from fungistor.zdb.client import Client
+from fungistor.zdb.resp import Buffer
+
+FLUSH_MS = 5000
+
+
+class Pool:
+    """Thread-safe. Close it, or use it in `with`: it has connections, and a thread once a member is in trouble."""
+
+    def __init__(
+        self,
+        members: Sequence[MemberSpec],
+        layouts: Mapping[LayoutNumber, PlacementTable],
+        *,
+        here: tuple[float, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`here`: this machine's latitude and longitude, for the first guess of who is near."""
+        self._ground = Ground(members, layouts, here, clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Idempotent. Operations under way end by themselves."""
+        self._ground.prober.close()
+        self._ground.stock.close()
+
+    def replace(self, members: Sequence[MemberSpec], layouts: Mapping[LayoutNumber, PlacementTable]) -> None:
+        """The catalog moved on: these members and layouts from now on. What is known of members that stay is kept."""
+        self._ground.replace(members, layouts)
+
+    # members
+
+    def window(self, stripe_id: StripeId, layout: LayoutNumber, shards: int) -> tuple[MemberNumber, ...]:
+        """Who holds shards 0..shards-1. Raises: UnavailableError for an unknown layout, InvalidError for too many."""
+        return self._ground.places.window(stripe_id, layout, shards)
+
+    def members(self) -> list[MemberNumber]:
+        return sorted(self._ground.stock.specs())
+
+    def name(self, number: MemberNumber) -> str:
+        """The member's id, for messages."""
+        return self._ground.name(number)
+
+    def up_members(self) -> list[MemberNumber]:
+        """Members believed up: trusted, or not heard of yet."""
+        with self._ground.lock:
+            return self._ground.board.up()
+
+    def states(self) -> dict[MemberNumber, Standing]:
+        """What is believed now, without asking."""
+        with self._ground.lock:
+            return self._ground.board.standings()
+
+    def hint_states(self, states: Mapping[MemberNumber, MemberState], reason: str = "said to be so") -> None:
+        """Believe this of members not heard of yet; those demoted so are probed at once, in the background."""
+        ground = self._ground
+        with ground.lock:
+            now = ground.clock()
+            for number, state in states.items():
+                if number in ground.board:
+                    ground.board[number].hinted(now, state, reason)
+            ground.prober.nudge()
+
+    def probe(self, numbers: Collection[MemberNumber] | None = None) -> dict[MemberNumber, Standing]:
+        """Ask all members (or these) now, each on a new connection and so for its identity; at most about a second."""
+        ground = self._ground
+        asked = [number for number in self.members() if numbers is None or number in numbers]
+        ground.prober.probe(asked)
+        return self.states()
+
+    def read_identity(self, number: MemberNumber) -> bytes | None:
+        """The identity value in the member's namespace, whatever it is. Raises: MemberError."""
+        with self._client(number) as client:
+            value = client.call("GET", IDENTITY_KEY)
+        return value if isinstance(value, bytes) else None
+
+    def write_identity(self, number: MemberNumber, value: bytes) -> None:
+        """Set it and flush it, on whatever answers at that address. Raises: MemberError."""
+        with self._client(number) as client:
+            client.call("SET", IDENTITY_KEY, value)
+            if client.run_id:
+                client.call("WAITAOF", 1, 0, FLUSH_MS, timeout_s=FLUSH_MS / 1000 + 1)
+
+    def _client(self, number: MemberNumber) -> Client:
+        spec = self._ground.stock.specs().get(number)
+        if spec is None:
+            raise InvalidError(f"there is no member {number}")
+        return Client(spec.address, spec.login(pinned=False), timeout_s=PROBE_S)
+
+    # stripes
+
+    def put(self, stripe_id: StripeId, layout: LayoutNumber, k: int, m: int, shards: Sequence[Shard]) -> PutResult:
+        """Send the k + m shards (payload, tag) to their members and wait until that has settled.
+
+        All that answer are waited for; those that do not are left owing once k + 2 are stored. What is stored is
+        durable only after `barrier`. Raises: UnavailableError when k + 2 cannot be had.
+        """
+        if len(shards) != k + m:
+            raise InvalidError(f"{len(shards)} shards were given for a stripe of {k} + {m}")
+        return Scatter(self._ground, stripe_id, self.window(stripe_id, layout, k + m), k, shards).run()
+
+    def barrier(self, receipts: Collection[Receipt]) -> BarrierResult:
+        """Make all that these receipts stand for durable: one flush a member, however many shards it took.
+
+        A member named in `failed` may have lost anything it acknowledged in this publish.
+        """
+        return Barrier(self._ground, receipts).run()
+
+    def fetch(
+        self,
+        slot: Slot,
+        wanted: Collection[int] | None = None,
+        into: Into | None = None,
+        *,
+        exclude: Collection[int] = (),
+        check: bool = False,
+    ) -> Fetched:
+        """Read any k shards of a stripe, or only the `wanted` data shards while those can be had quickly.
+
+        `into(index)` gives the writable view in which that payload should land; views of indices that are not in the
+        result may hold anything. The result has all `wanted` or at least k shards. Tags are returned, and compared only
+        with `check`. `exclude`: shards not to be trusted again. Raises: NotEnoughShardsError.
+        """
+        return Gather(self._ground, slot, wanted, into or fresh_buffers(slot.shard_bytes), exclude, check).run()
+
+    # single shards
+
+    def exists(self, slot: Slot, indices: Collection[int] | None = None) -> dict[int, bool | None]:
+        """Whether each shard is there now; None where nobody could say."""
+        return self.exists_all([slot], indices)[0]
+
+    def exists_all(self, slots: Sequence[Slot], indices: Collection[int] | None = None) -> list[dict[int, bool | None]]:
+        """`exists` for many slots in one flight."""
+        return survey.exists(self._ground, slots, indices)
+
+    def inspect(self, slot: Slot, indices: Collection[int] | None = None) -> dict[int, Inspected]:
+        """Read and check shards wherever they lie: good, missing, corrupt or unknown."""
+        return survey.inspect(self._ground, slot, indices)
+
+    def get_shard(self, slot: Slot, index: int) -> bytes | None:
+        """One shard's value, sound or not at all; None when its places do not have it. Raises: UnavailableError."""
+        found = self.inspect(slot, [index])[index]
+        if found.soundness is Soundness.UNKNOWN:
+            raise UnavailableError(f"shard {index}: {self.name(found.member)}: {found.reason}")
+        return found.value
+
+    def put_shard(self, slot: Slot, index: int, payload: Buffer, tag: bytes) -> Receipt:
+        """Store one shard where the newest layout wants it. Raises: UnavailableError."""
+        ground = self._ground
+        place = next((p for p in ground.places.of(slot.stripe_id, slot.k + slot.m) if p.index == index), None)
+        if place is None:
+            raise InvalidError(f"no layout places shard {index} of a stripe of {slot.k} + {slot.m}")
+        return put_one(ground, place.member, shard_key(slot.stripe_id, index), payload, tag)
