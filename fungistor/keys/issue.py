@@ -1,0 +1,30 @@
+"""Issuing: what a node gets from the root key, once; after that it runs without it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+from fungistor.ids import TenantNumber
+from fungistor.keys.ring import KEY_BYTES, NodeKeys, fingerprint, network_key_of, unwrap, wrap
+from fungistor.keys.table import KeyTable
+
+OWN_TENANT = TenantNumber(0)
+
+
+def issue(root_key: bytes, table: KeyTable, tenants: Iterable[TenantNumber] = (OWN_TENANT,)) -> NodeKeys:
+    """A new node's keys: the network's key, those of `tenants` (drawn where the table has none), a new signing key.
+
+    Raises: DeniedError if the table's tenants belong to another root key; the errors of the table.
+    """
+    tenant_keys = {tenant: _tenant_key(root_key, table, tenant) for tenant in tenants}
+    signing_key = secrets.token_bytes(KEY_BYTES)
+    return NodeKeys(network_key_of(root_key), tenant_keys, signing_key, fingerprint(root_key))
+
+
+def _tenant_key(root_key: bytes, table: KeyTable, tenant: TenantNumber) -> bytes:
+    wrapped = table.get_tenant(tenant)
+    if wrapped is None:
+        # Another node may be first; the table then gives its key to both.
+        wrapped = table.put_tenant(tenant, wrap(root_key, secrets.token_bytes(KEY_BYTES)))
+    return unwrap(root_key, wrapped, what=f"key of tenant {tenant}", under="root key")
