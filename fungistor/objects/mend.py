@@ -82,9 +82,10 @@ class Mender:
         """All k + m shards, rebuilt from k that prove themselves and give the content root."""
         size, count = slot.shard_bytes, slot.k + slot.m
         buffer = memoryview(bytearray(count * size))
+        views = [buffer[index * size : (index + 1) * size] for index in range(count)]
         liars: set[int] = set()
         for _ in range(count):
-            fetched = self._store.fetch(slot, None, buffer[: slot.k * size], exclude=missing | liars)
+            fetched = self._store.fetch(slot, None, views.__getitem__, exclude=missing | liars)
             lying = {
                 index
                 for index, payload in fetched.shards.items()
@@ -95,8 +96,7 @@ class Mender:
             for index in lying:
                 self._on_corrupt(slot, index)
             liars |= lying
-        views = [buffer[index * size : (index + 1) * size] for index in range(count)]
-        want = {index: views[index] for index in range(count) if index not in fetched.shards or index >= slot.k}
+        want = {index: views[index] for index in range(count) if index not in fetched.shards}
         erasure.recover(slot.k, dict(fetched.shards), want)
         if content_root([payload_root(view) for view in views[: slot.k]]) != slot.content_root:
             raise CorruptError("shards that prove themselves do not give the content of their stripe")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any, Protocol
 
 from fungistor.coding.manifest import Slot
-from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, StripeId, TenantNumber
+from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, StripeId, TenantNumber
 
 Buffer = bytes | bytearray | memoryview
 
@@ -23,7 +23,7 @@ class PutOutcome(Protocol):
         """Indices not stored, with the reason."""
 
     @property
-    def receipts(self) -> Collection[Hashable]:
+    def receipts(self) -> Collection[Any]:
         """What the members acknowledged and did not flush yet: hand them to `barrier`."""
 
 
@@ -51,12 +51,27 @@ class Fetched(Protocol):
         """Why the others did not come."""
 
 
+class Inspected(Protocol):
+    """One shard after it was looked for everywhere it may lie."""
+
+    @property
+    def soundness(self) -> str:
+        """``good``, ``missing``, ``corrupt`` or ``unknown``: its member does not answer."""
+
+    @property
+    def member(self) -> MemberNumber:
+        """Who has it, or should have it."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Payload and tag, if good."""
+
+
 class ShardStore(Protocol):
     """The members as one store of shards. Thread-safe; every call ends within its own deadlines."""
 
-    @property
-    def layout(self) -> LayoutNumber:
-        """The newest layout, under which stripes are written."""
+    def newest_layout(self) -> LayoutNumber:
+        """The layout under which stripes are written."""
 
     def members(self) -> Sequence[MemberNumber]:
         """All members of the newest layout."""
@@ -64,8 +79,8 @@ class ShardStore(Protocol):
     def up_members(self) -> Sequence[MemberNumber]:
         """Those believed to answer now."""
 
-    def member_id(self, number: MemberNumber) -> MemberId:
-        """A member's name for messages."""
+    def name(self, number: MemberNumber) -> str:
+        """A member's id, for messages."""
 
     def window(self, stripe_id: StripeId, layout: LayoutNumber, shards: int) -> tuple[MemberNumber, ...]:
         """The member of each shard index."""
@@ -79,24 +94,27 @@ class ShardStore(Protocol):
             UnavailableError: fewer than k + 2 were stored.
         """
 
-    def barrier(self, receipts: Iterable[Hashable]) -> BarrierOutcome:
+    def barrier(self, receipts: Collection[Any]) -> BarrierOutcome:
         """Make durable all that these receipts stand for, one flush a member."""
 
     def fetch(
-        self, slot: Slot, wanted: Collection[int] | None, into: memoryview, exclude: Collection[int] = ()
+        self, slot: Slot, wanted: Collection[int] | None, into: Callable[[int], memoryview], *, exclude: Collection[int]
     ) -> Fetched:
-        """Bring the wanted data shards, or any k where one of them cannot be had; data shard i lands at
-        ``into[i * shard_bytes:]``.
+        """Bring the wanted data shards, or any k where one of them cannot be had. A payload lands in ``into(index)``.
 
         Raises:
             NotEnoughShardsError: fewer than k shards can be had now.
         """
 
-    def get_shard(self, slot: Slot, index: int) -> bytes | None:
-        """One shard's whole value; None if its member answers that it has none. UnavailableError otherwise."""
+    def inspect(self, slot: Slot) -> Mapping[int, Inspected]:
+        """Read and check every shard of a stripe."""
 
     def put_shard(self, slot: Slot, index: int, payload: Buffer, tag: bytes) -> Hashable:
-        """Store one shard where the slot's layout wants it; return its receipt. UnavailableError if it cannot be."""
+        """Store one shard where the newest layout wants it; return its receipt.
+
+        Raises:
+            UnavailableError: its member does not take it.
+        """
 
     def exists(self, slot: Slot) -> Mapping[int, bool | None]:
         """Whether each shard is there; None where its member does not answer."""

@@ -98,6 +98,23 @@ def check_options(options: PublishOptions, paths: Sequence[str]) -> Profile:
     return profile
 
 
+def hash_only(
+    paths: Sequence[str], options: PublishOptions, stdin: BinaryIO, progress: Progress = no_progress
+) -> Iterator[PublishOutcome | PublishFailure]:
+    """Give the CIDs that `publish` would give, and store nothing."""
+    profile = check_options(options, paths)
+    for group, label in _objects(paths, options):
+        try:
+            yield _Reading(profile, options, group, label, stdin, progress).hash_only()
+        except FungiStorError as error:
+            yield PublishFailure(label, error)
+
+
+def _objects(paths: Sequence[str], options: PublishOptions) -> Iterator[tuple[list[str], str]]:
+    for group in [list(paths)] if options.wrap else [[path] for path in paths]:
+        yield group, group[0] if len(group) == 1 else f"{len(group)} paths"
+
+
 class Publisher:
     """Publishes for the network's own tenant."""
 
@@ -109,10 +126,9 @@ class Publisher:
     ) -> Iterator[PublishOutcome | PublishFailure]:
         """Publish each path as an object, or all as one with `wrap`; yield one result each, as it is acknowledged."""
         profile = check_options(options, paths)
-        for group in [list(paths)] if options.wrap else [[path] for path in paths]:
-            label = group[0] if len(group) == 1 else f"{len(group)} paths"
+        for group, label in _objects(paths, options):
             try:
-                yield _OnePublish(self._ports, profile, options, group, label, progress).run()
+                yield _Publish(self._ports, _Reading(profile, options, group, label, self._ports.stdin, progress)).run()
             except FungiStorError as error:
                 yield PublishFailure(label, error)
                 if isinstance(error, UnavailableError):
@@ -120,40 +136,30 @@ class Publisher:
                     return
 
 
-class _OnePublish:
+class _Reading:
+    """The paths of one object, read in the order of its DAG."""
+
     def __init__(
         self,
-        ports: PublishPorts,
         profile: Profile,
         options: PublishOptions,
         paths: Sequence[str],
         label: str,
+        stdin: BinaryIO,
         progress: Progress,
     ) -> None:
-        self._ports = ports
-        self._profile = profile
-        self._options = options
+        self.profile = profile
+        self.options = options
+        self.label = label
+        self.started = time.monotonic()
         self._paths = paths
-        self._label = label
+        self._stdin = stdin
         self._progress = progress
         self._rules = ScanRules(options.hidden, options.preserve_mode, options.preserve_mtime)
-        self._started = time.monotonic()
         self._done_bytes = 0
         self._total: int | None = None
 
-    def run(self) -> PublishOutcome:
-        if self._options.only_hash:
-            return self._hash_only()
-        size = self._size_ahead()
-        with (
-            Session(self._ports.journal, self._ports.store) as session,
-            contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
-        ):
-            return self._store(session, spool, size)
-
-    # -- reading ----------------------------------------------------------------------------------------------
-
-    def _size_ahead(self) -> int | None:
+    def size_ahead(self) -> int | None:
         """Bytes to read, None for the standard input. Counted whole only where somebody watches the progress."""
         if self._paths == ["-"]:
             return None
@@ -162,8 +168,37 @@ class _OnePublish:
         self._total = total if enough is None else None
         return total
 
+    def assemble(self, submit: Callable[[Batch], Future[list[Leaf]]], emit: Callable[[Block], None]) -> Assembled:
+        """Read it all; leaves go through `submit`, all other blocks to `emit`."""
+        assembler = Assembler(self.profile, emit, self._count)
+        if self._paths == ["-"]:
+            return assembler.run_stream(self._stdin, submit)
+        return assembler.run(LookAhead(self._events(), self.profile, submit))
+
+    def hash_only(self) -> PublishOutcome:
+        """Read and hash, and keep nothing."""
+
+        def nowhere(*_: object) -> None:
+            """Keep nothing."""
+
+        with contextlib.closing(ChunkReader()) as reader:
+            assembled = self.assemble(_at_once(reader, nowhere), nowhere)
+        return PublishOutcome(
+            path=self.label, cid=str(assembled.root), name=self.name(), profile=self.profile.name,
+            size=assembled.size, sealed=0, stored=0, new=0, survives=None, owed=0,
+            skipped=len(assembled.skipped), revision=None, seconds=time.monotonic() - self.started,
+        )  # fmt: skip
+
+    def name(self) -> str:
+        """The object's name: the one given, else the path's last part."""
+        if self.options.name is not None:
+            return self.options.name
+        if len(self._paths) != 1 or self._paths == ["-"]:
+            return ""
+        return os.path.basename(os.path.abspath(self._paths[0])).encode("utf-8", "replace").decode()
+
     def _events(self) -> Iterator[Event]:
-        if not self._options.wrap:
+        if not self.options.wrap:
             yield from scan(os.fsencode(self._paths[0]), self._rules)
             return
         names: dict[bytes, bytes] = {}
@@ -178,34 +213,23 @@ class _OnePublish:
 
     def _count(self, read: int) -> None:
         self._done_bytes += read
-        self._progress(self._done_bytes, self._total, self._label)
+        self._progress(self._done_bytes, self._total, self.label)
 
-    def _assemble(self, submit: Callable[[Batch], Future[list[Leaf]]], emit: Callable[[Block], None]) -> Assembled:
-        assembler = Assembler(self._profile, emit, self._count)
-        if self._paths == ["-"]:
-            return assembler.run_stream(self._ports.stdin, submit)
-        return assembler.run(LookAhead(self._events(), self._profile, submit))
 
-    def _hash_only(self) -> PublishOutcome:
-        def nowhere(*_: object) -> None:
-            """Keep nothing."""
+class _Publish:
+    """One object on its way to members and catalog."""
 
-        with contextlib.closing(ChunkReader()) as reader:
-            assembled = self._assemble(_at_once(reader, nowhere), nowhere)
-        return PublishOutcome(
-            path=self._label, cid=str(assembled.root), name=self._name(), profile=self._profile.name,
-            size=assembled.size, sealed=0, stored=0, new=0, survives=None, owed=0,
-            skipped=len(assembled.skipped), revision=None, seconds=time.monotonic() - self._started,
-        )  # fmt: skip
+    def __init__(self, ports: PublishPorts, reading: _Reading) -> None:
+        self._ports = ports
+        self._reading = reading
 
-    def _name(self) -> str:
-        if self._options.name is not None:
-            return self._options.name
-        if len(self._paths) != 1 or self._paths == ["-"]:
-            return ""
-        return os.path.basename(os.path.abspath(self._paths[0])).encode("utf-8", "replace").decode()
-
-    # -- storing ----------------------------------------------------------------------------------------------
+    def run(self) -> PublishOutcome:
+        size = self._reading.size_ahead()
+        with (
+            Session(self._ports.journal, self._ports.store) as session,
+            contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
+        ):
+            return self._store(session, spool, size)
 
     def _store(self, session: Session, spool: Spool, size: int | None) -> PublishOutcome:
         ports = self._ports
@@ -232,12 +256,14 @@ class _OnePublish:
 
         if size is not None and size <= INLINE_BYTES_MAX:
             with contextlib.closing(ChunkReader()) as reader:
-                assembled = self._assemble(_at_once(reader, lambda mh, data: spool.add_small(mh, bytes(data))), emit)
+                assembled = self._reading.assemble(
+                    _at_once(reader, lambda mh, data: spool.add_small(mh, bytes(data))), emit
+                )
         else:
             threads = 1 if size is not None and size <= ONE_THREAD_BYTES else SEALING_THREADS
             sealer = Sealer(spool, look_up, new_writer, threads)
             try:
-                assembled = self._assemble(sealer.submit, emit)
+                assembled = self._reading.assemble(sealer.submit, emit)
             except BaseException:
                 sealer.cancel()
                 raise
@@ -252,10 +278,10 @@ class _OnePublish:
         identity = object_id(ports.keys.network_key, TENANT, root.codec, root.multihash)
         current = ports.current(identity)
         key = self._object_key(identity)
-        sealed_name = seal_name(key, ObjectName(root, self._name()))
+        sealed_name = seal_name(key, ObjectName(root, self._reading.name()))
         mended = ports.mend(current) if current is not None and made.session.stripes == 0 else None
         if current is not None and mended is not None:
-            record = replace(current, sealed_name=sealed_name, policy=self._options.policy)
+            record = replace(current, sealed_name=sealed_name, policy=self._reading.options.policy)
             settlement, new_bytes = mended.settlement, mended.new_bytes
         else:
             manifest = write_manifest(made.spool, root, ports.store, made.session, made.slots, key)
@@ -264,13 +290,21 @@ class _OnePublish:
             record = self._record(identity, made, manifest, sealed_name, settlement)
         against = current.manifest_id if current is not None else NO_MANIFEST
         outcome = ports.catalog.commit(Command(made.session.id, 0, Publish(record, against)))
-        sizes = record.sizes
         return PublishOutcome(
-            path=self._label, cid=str(root), name=self._name(), profile=self._profile.name, size=sizes.size,
-            sealed=sizes.sealed, stored=sizes.stored, new=new_bytes, survives=settlement.survives,
-            owed=settlement.owed_shards, skipped=len(made.assembled.skipped), revision=outcome.revision,
-            seconds=time.monotonic() - self._started,
-        )  # fmt: skip
+            path=self._reading.label,
+            cid=str(root),
+            name=self._reading.name(),
+            profile=self._reading.profile.name,
+            size=record.sizes.size,
+            sealed=record.sizes.sealed,
+            stored=record.sizes.stored,
+            new=new_bytes,
+            survives=settlement.survives,
+            owed=settlement.owed_shards,
+            skipped=len(made.assembled.skipped),
+            revision=outcome.revision,
+            seconds=time.monotonic() - self._reading.started,
+        )
 
     def _object_key(self, identity: ObjectId) -> bytes:
         """The object's key: the one in the table, or a new one put there. Two publishers end with the same."""
@@ -291,9 +325,9 @@ class _OnePublish:
         return Record(
             object_id=identity,
             tenant=TENANT,
-            policy=self._options.policy,
+            policy=self._reading.options.policy,
             private=False,
-            profile=PROFILE_CODES[self._profile.name],
+            profile=PROFILE_CODES[self._reading.profile.name],
             sizes=Sizes(
                 size=made.assembled.size,
                 sealed=made.sealed_bytes + manifest.sealed_bytes + made.known.sealed_bytes,

@@ -186,13 +186,16 @@ class Sealer:
         for thread in self._threads:
             thread.join()
 
+    def _given_up(self) -> bool:
+        return self._cancelled.is_set() or self._error is not None
+
     def _run(self) -> None:
         writer = self._new_writer()
         reader = ChunkReader()
         keep = keep_in_stripes(self._spool, self._look_up, writer)
         try:
             for batch, future in iter(self._queue.get, None):
-                if self._cancelled.is_set() or self._error is not None:
+                if self._given_up():
                     future.cancel()
                     continue
                 try:
@@ -200,7 +203,7 @@ class Sealer:
                 except BaseException as error:  # noqa: BLE001 the thread that waits for the future raises it
                     self._error = self._error or error
                     future.set_exception(error)
-            if not self._cancelled.is_set() and self._error is None:
+            if not self._given_up():
                 writer.close_stripe()
         except BaseException as error:  # noqa: BLE001 `close` raises it in the caller's thread
             self._error = self._error or error

@@ -11,8 +11,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Collection, Hashable
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import SHARD_TAG_BYTES
@@ -42,7 +43,7 @@ class WrittenStripe:
     window: tuple[MemberNumber, ...]
     block_lengths: tuple[int, ...]
     owed: frozenset[int]
-    receipts: Collection[Hashable]
+    receipts: Collection[Any]
 
     @property
     def stored_bytes(self) -> int:
@@ -74,7 +75,7 @@ class Session:
         self._lock = threading.Lock()
         self._counter = 0
         self._stripes: list[tuple[int, frozenset[int], tuple[MemberNumber, ...]]] = []
-        self._receipts: set[Hashable] = set()
+        self._receipts: set[Any] = set()
         self.new_bytes = 0
         self.value_bytes = 0
 
@@ -136,7 +137,7 @@ class Session:
             debtors = [m for index, m in enumerate(window) if index in owed or m in failed]
             spare = len(window) - len(debtors) - k
             if spare < DURABLE_MARGIN:
-                reasons = "; ".join(f"{self._store.member_id(m)}: {why}" for m, why in sorted(failed.items()))
+                reasons = "; ".join(f"{self._store.name(m)}: {why}" for m, why in sorted(failed.items()))
                 raise UnavailableError(
                     f"a stripe is durable on {len(window) - len(debtors)} members, {k + DURABLE_MARGIN} are needed"
                     + (f" ({reasons})" if reasons else ""),

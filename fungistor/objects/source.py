@@ -131,6 +131,12 @@ class ObjectSource:
             self._pump()
         return data
 
+    def plain_bytes(self, cid: CID) -> int | None:
+        """A stored block's length, told by the block map without fetching it."""
+        with self._lock:
+            entry = self._find(cid)
+        return entry.plain_bytes if isinstance(entry, Stored) else None
+
     def hint(self, cids: Sequence[CID]) -> None:
         """These will be asked for, in this order and before what was hinted earlier."""
         with self._lock:

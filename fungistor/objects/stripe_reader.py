@@ -72,7 +72,11 @@ class HeldStripe:
             return
         size = slot.shard_bytes
         view = memoryview(self._buffer)
-        fetched = self._store.fetch(slot, missing, view[: slot.k * size], exclude=self._liars)
+
+        def into(index: int) -> memoryview:
+            return view[index * size : (index + 1) * size] if index < slot.k else memoryview(bytearray(size))
+
+        fetched = self._store.fetch(slot, missing, into, exclude=self._liars)
         for index, payload in fetched.shards.items():
             self._fetched[index] = (payload, fetched.tags[index])
             if index < slot.k:

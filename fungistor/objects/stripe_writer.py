@@ -119,7 +119,7 @@ class StripeWriter:
             shards += [parity[i * size : (i + 1) * size] for i in range(m)]
             erasure.encode(k, m, shards[:k], shards[k:])
             roots = [payload_root(shard) for shard in shards]
-            layout = self._store.layout
+            layout = self._store.newest_layout()
             stripe_id, window = self._session.draw_id(layout, k + m)
             tagged = [(shard, shard_tag(stripe_id, i, size, roots[i])) for i, shard in enumerate(shards)]
             outcome = self._store.put(stripe_id, layout, k, m, tagged)

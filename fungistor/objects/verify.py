@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fungistor.coding.manifest import Slot
-from fungistor.coding.shard import check_shard, content_root, payload_root
-from fungistor.errors import CorruptError, UnavailableError
-from fungistor.ids import MemberId
+from fungistor.coding.shard import content_root, payload_root
 from fungistor.limits import PARITY_SHARDS
 from fungistor.objects.ports import ShardStore
 
 THREADS = 4
 
-GOOD, MISSING, CORRUPT, ABSENT_MEMBER = "good", "missing", "corrupt", "its member does not answer"
+GOOD, CORRUPT = "good", "corrupt"
+_WORDS = {"unknown": "not answered for"}
 
 
 @dataclass(slots=True)
@@ -28,7 +27,7 @@ class Tally:
     missing: int = 0
     corrupt: int = 0
     survives: int = PARITY_SHARDS
-    by_member: dict[MemberId, Counter[str]] = field(default_factory=dict)
+    by_member: dict[str, Counter[str]] = field(default_factory=dict)
 
     def describe(self) -> dict[str, str]:
         """For each member with something wrong: what, and how often."""
@@ -57,31 +56,23 @@ class Verifier:
                 _count(tally, *future.result())
         return tally
 
-    def _stripe(self, slot: Slot) -> tuple[Slot, list[tuple[MemberId, str]]]:
-        window = self._store.window(slot.stripe_id, slot.layout, slot.k + slot.m)
-        roots: dict[int, bytes] = {}
-        found: list[tuple[MemberId, str]] = []
-        for index, member in enumerate(window):
-            try:
-                value = self._store.get_shard(slot, index)
-                if value is None:
-                    outcome = MISSING
-                else:
-                    roots[index] = payload_root(check_shard(slot.stripe_id, index, value, slot.shard_bytes))
-                    outcome = GOOD
-            except CorruptError:
-                outcome = CORRUPT
-            except UnavailableError:
-                outcome = ABSENT_MEMBER
-            found.append((self._store.member_id(member), outcome))
-        if all(index in roots for index in range(slot.k)):
-            # A stripe id checks a shard, and forges one, too: only the content root tells a forgery apart.
-            if content_root([roots[index] for index in range(slot.k)]) != slot.content_root:
-                found = [(member, CORRUPT if outcome == GOOD else outcome) for member, outcome in found]
+    def _stripe(self, slot: Slot) -> tuple[Slot, list[tuple[str, str]]]:
+        inspected = self._store.inspect(slot)
+        roots = {
+            index: payload_root(memoryview(shard.value)[: slot.shard_bytes])
+            for index, shard in inspected.items()
+            if index < slot.k and shard.value is not None
+        }
+        # A stripe id checks a shard, and forges one, too: only the content root tells a forgery apart.
+        forged = len(roots) == slot.k and content_root([roots[i] for i in range(slot.k)]) != slot.content_root
+        found = []
+        for shard in inspected.values():
+            outcome = CORRUPT if forged and shard.soundness == GOOD else str(shard.soundness)
+            found.append((self._store.name(shard.member), outcome))
         return slot, found
 
 
-def _count(tally: Tally, slot: Slot, found: list[tuple[MemberId, str]]) -> None:
+def _count(tally: Tally, slot: Slot, found: list[tuple[str, str]]) -> None:
     good = 0
     for member, outcome in found:
         tally.shards += 1
@@ -92,6 +83,6 @@ def _count(tally: Tally, slot: Slot, found: list[tuple[MemberId, str]]) -> None:
             tally.corrupt += 1
         else:
             tally.missing += 1
-        tally.by_member.setdefault(member, Counter())[outcome] += 1
+        tally.by_member.setdefault(member, Counter())[_WORDS.get(outcome, outcome)] += 1
     tally.good += good
     tally.survives = min(tally.survives, good - slot.k)

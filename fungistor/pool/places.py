@@ -29,6 +29,12 @@ class Places:
     def __init__(self, layouts: Mapping[LayoutNumber, PlacementTable]) -> None:
         self._layouts = dict(sorted(layouts.items(), reverse=True))
 
+    def newest(self) -> LayoutNumber:
+        """Raises: UnavailableError where the pool has no layout yet."""
+        for number in self._layouts:
+            return number
+        raise UnavailableError("the pool has no layout yet", hint="start the network with `fungistor up` first")
+
     def window(self, stripe_id: StripeId, layout: LayoutNumber, shards: int) -> tuple[MemberNumber, ...]:
         """Raises: UnavailableError for a layout this process has not heard of, InvalidError for too many shards."""
         table = self._layouts.get(layout)

@@ -63,6 +63,10 @@ class Pool:
         """Who holds shards 0..shards-1. Raises: UnavailableError for an unknown layout, InvalidError for too many."""
         return self._ground.places.window(stripe_id, layout, shards)
 
+    def newest_layout(self) -> LayoutNumber:
+        """The layout under which stripes are written. Raises: UnavailableError where there is none yet."""
+        return self._ground.places.newest()
+
     def members(self) -> list[MemberNumber]:
         return sorted(self._ground.stock.specs())
 

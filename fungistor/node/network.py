@@ -1,0 +1,323 @@
+"""What can be asked of a network: the use cases behind the commands, the workers of `up` and the gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.record import Record
+from fungistor.coding.manifest import Slot
+from fungistor.coding.page_codec import decode_root
+from fungistor.dag.cid import CID, RAW
+from fungistor.dag.reader import NodeInfo, describe, read_file
+from fungistor.dag.source import BlockSource
+from fungistor.dag.walk import entries, resolve
+from fungistor.errors import FungiStorError, InvalidError, NotEnoughShardsError, NotFoundError
+from fungistor.ids import MemberId, MemberNumber, ObjectId, TenantNumber
+from fungistor.keys.ring import NodeKeys, object_id
+from fungistor.keys.table import KeyTable
+from fungistor.node.home import Home
+from fungistor.node.pool_file import PoolMember
+from fungistor.objects.content import Content
+from fungistor.objects.export import Exporter
+from fungistor.objects.known import KnownBlocks
+from fungistor.objects.manifest_health import survives, survives_at_least
+from fungistor.objects.manifest_reader import StripeListReader
+from fungistor.objects.mend import Mender
+from fungistor.objects.owed import Payer
+from fungistor.objects.paths import parse_cid_path
+from fungistor.objects.publish import Publisher, PublishPorts, hash_only
+from fungistor.objects.results import (
+    EntryLine,
+    GetOutcome,
+    MemberLine,
+    ObjectLine,
+    Progress,
+    PublishFailure,
+    PublishOptions,
+    PublishOutcome,
+    StatReport,
+    StatusReport,
+    VerifyReport,
+    no_progress,
+)
+from fungistor.objects.source import ObjectSource, ReadThreads
+from fungistor.objects.stripe_reader import OnCorrupt
+from fungistor.objects.verify import Verifier
+from fungistor.placement.health import MemberState, Standing
+from fungistor.pool.pool import Pool
+
+TENANT = TenantNumber(0)
+Json = dict[str, object]
+
+
+class OfflineNetwork:
+    """What can be done with no network at all."""
+
+    def __init__(self, stdin: BinaryIO) -> None:
+        self._stdin = stdin
+
+    def publish(
+        self, paths: Sequence[str], options: PublishOptions, progress: Progress = no_progress
+    ) -> Iterator[PublishOutcome | PublishFailure]:
+        """Give the CIDs and store nothing."""
+        return hash_only(paths, options, self._stdin, progress)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `wiring` joined."""
+
+    home: Home
+    keys: NodeKeys
+    key_table: KeyTable
+    catalog: Catalog
+    index: BlockIndex
+    pool: Pool
+    members: tuple[PoolMember, ...]
+    numbers: Mapping[MemberId, MemberNumber]
+    content: Content
+    threads: ReadThreads
+    on_corrupt: OnCorrupt
+    sync: bool
+
+
+class Network:
+    """One node's view of a network. Thread-safe; close it after use."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.catalog = parts.catalog
+        self.content = parts.content
+        self._payer = Payer(parts.catalog, parts.pool, self._stripe_list, self._mender)
+        self._publisher = Publisher(
+            PublishPorts(
+                store=parts.pool,
+                catalog=parts.catalog,
+                keys=parts.keys,
+                key_table=parts.key_table,
+                known=self._known,
+                current=self._current,
+                mend=self._payer.mend_whole,
+                journal=parts.home.journal,
+                stdin=sys.stdin.buffer,
+            )
+        )
+
+    def close(self) -> None:
+        """Let threads end and close what is open."""
+        self._parts.threads.close()
+        self._parts.pool.close()
+        self._parts.catalog.close()
+        self._parts.index.close()
+        self._parts.key_table.close()
+
+    # -- publishing -------------------------------------------------------------------------------------------
+
+    def publish(
+        self, paths: Sequence[str], options: PublishOptions, progress: Progress = no_progress
+    ) -> Iterator[PublishOutcome | PublishFailure]:
+        """Publish paths; one result each, as it is acknowledged."""
+        self.content.catch_up_index(time.monotonic() + 1.0)
+        return self._publisher.publish(paths, options, progress)
+
+    def _known(self) -> KnownBlocks:
+        return KnownBlocks(self._parts.index, self._parts.keys.network_key, self.content.manifest, self._parts.pool)
+
+    def _current(self, identity: ObjectId) -> Record | None:
+        self.catalog.catch_up()
+        return self.catalog.record(identity)
+
+    def _mender(self) -> Mender:
+        return Mender(self._parts.pool, self._parts.on_corrupt)
+
+    def _stripe_list(self, record: Record) -> StripeListReader:
+        return StripeListReader(self._parts.threads.reader, record)
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _open(self, text: str) -> Iterator[tuple[BlockSource, CID]]:
+        path = parse_cid_path(text)
+        with self.content.open(path.cid) as source:
+            yield source, resolve(source, path.cid, path.segments).cid
+
+    def get(
+        self, cid_path: str, out: str, force: bool = False, no_cache: bool = False, progress: Progress = no_progress
+    ) -> GetOutcome:
+        """Write a DAG as files. `no_cache`: a command keeps nothing between runs, so members are asked either way."""
+        del no_cache
+        started = time.monotonic()
+        done = 0
+        with self._open(cid_path) as (source, cid):
+            total = self._content_bytes(source, cid)
+
+            def written(count: int) -> None:
+                nonlocal done
+                done += count
+                progress(done, total, out)
+
+            info = Exporter(source, written).export(cid, out, force=force)
+        return GetOutcome(str(cid), out, info.type, done, time.monotonic() - started)
+
+    def cat(self, cid_path: str, no_cache: bool = False) -> Iterator[bytes | memoryview]:
+        """A file's bytes, a block at a time."""
+        del no_cache
+        with self._open(cid_path) as (source, cid):
+            if describe(source, cid).type == "directory":
+                raise InvalidError(f"{cid_path} is a folder", hint="`fungistor ls` lists it, `fungistor get` writes it")
+            yield from read_file(source, cid)
+
+    def ls(self, cid_path: str) -> Iterator[EntryLine]:
+        """The entries of a folder. A file's size is its content's, a folder's that of all blocks below it."""
+        with self._open(cid_path) as (source, cid):
+            for entry in entries(source, cid):
+                info = self._entry_info(source, entry.cid)
+                size = entry.tsize if info.type == "directory" else info.size
+                yield EntryLine(os.fsdecode(entry.name), str(entry.cid), size, info.type)
+
+    def _entry_info(self, source: BlockSource, cid: CID) -> NodeInfo:
+        if cid.codec == RAW and isinstance(source, ObjectSource) and (size := source.plain_bytes(cid)) is not None:
+            return NodeInfo(cid, "file", size)
+        return describe(source, cid)
+
+    def _content_bytes(self, source: BlockSource, cid: CID) -> int | None:
+        """How many bytes `get` will write, where that is known without a walk."""
+        record = self.catalog.record(object_id(self._parts.keys.network_key, TENANT, cid.codec, cid.multihash))
+        if record is not None:
+            return record.sizes.size
+        info = self._entry_info(source, cid)
+        return info.size if info.type == "file" else None
+
+    # -- looking ----------------------------------------------------------------------------------------------
+
+    def stat(self, cid_path: str) -> StatReport:
+        """What is known of a CID without asking members."""
+        with self._open(cid_path) as (source, cid):
+            info = self._entry_info(source, cid)
+        record = self.catalog.record(object_id(self._parts.keys.network_key, TENANT, cid.codec, cid.multihash))
+        if record is None:
+            return StatReport(str(cid), info.type, info.size, None, None, None, None, None)
+        sizes = record.sizes
+        manifest = self.content.manifest_of(record)
+        held = survives(self._parts.pool, manifest.all_slots(), self._down(), record)
+        return StatReport(
+            str(cid), info.type, sizes.size, sizes.sealed, sizes.stored, sizes.stripes, record.policy, held
+        )
+
+    def objects(self) -> Iterator[ObjectLine]:
+        """Every object, in no particular order."""
+        self.catalog.catch_up()
+        down = self._down()
+        for record in self.catalog.records():
+            name = self.content.name_of(record)
+            sizes = record.sizes
+            yield ObjectLine(
+                str(name.cid), name.name, sizes.size, sizes.stored, self._held(record, down), record.published
+            )
+
+    def verify(self, cid: str | None, progress: Progress = no_progress) -> Iterator[VerifyReport]:
+        """Read and check every shard of one object, or of all."""
+        self.catalog.catch_up()
+        records: Iterator[Record] = self.catalog.records() if cid is None else iter([self._record_of(cid)])
+        for record in records:
+            yield self._verify(record, progress)
+
+    def _record_of(self, text: str) -> Record:
+        path = parse_cid_path(text)
+        if path.segments:
+            raise InvalidError("objects are verified whole", hint=f"`fungistor verify {path.cid}`")
+        identity = object_id(self._parts.keys.network_key, TENANT, path.cid.codec, path.cid.multihash)
+        record = self.catalog.record(identity)
+        if record is None:
+            raise NotFoundError(f"no object has the root {path.cid}", hint="`fungistor objects` lists them")
+        return record
+
+    def _verify(self, record: Record, progress: Progress) -> VerifyReport:
+        name = self.content.name_of(record)
+        done = 0
+
+        def counted(slots: Iterator[Slot]) -> Iterator[Slot]:
+            nonlocal done
+            for slot in slots:
+                done += (slot.k + slot.m) * slot.shard_bytes
+                progress(done, record.sizes.stored, str(name.cid))
+                yield slot
+
+        verifier = Verifier(self._parts.pool)
+        try:
+            tally = verifier.verify(counted(self._stripe_list(record).all_slots()))
+        except NotEnoughShardsError:
+            # The stripe list itself cannot be read: count what is left of the stripe that holds its root.
+            tally = verifier.verify([decode_root(record.manifest, record.salt).slot])
+            tally.survives = min(tally.survives, -1)
+        return VerifyReport(
+            str(name.cid), tally.shards, tally.good, tally.missing, tally.corrupt,
+            readable=tally.survives >= 0, survives=max(tally.survives, 0), by_member=tally.describe(),
+        )  # fmt: skip
+
+    def status(self) -> StatusReport:
+        """The whole network, members asked now."""
+        self.catalog.catch_up()
+        standings = self._parts.pool.probe()
+        down = {number for number, standing in standings.items() if standing.state in _ABSENT}
+        held = [self._held(record, down) for record in self.catalog.records()]
+        status = self.catalog.status()
+        return StatusReport(
+            members=tuple(self._line(member, standings) for member in self._parts.members),
+            objects=len(held),
+            at_risk=sum(0 <= count < 4 for count in held),
+            unreadable=sum(count < 0 for count in held),
+            owed_shards=status.owed_shards,
+            revision=status.revision,
+            sync=self._parts.sync,
+        )
+
+    def _line(self, member: PoolMember, standings: Mapping[MemberNumber, Standing]) -> MemberLine:
+        number = self._parts.numbers.get(member.id)
+        standing = standings.get(number) if number is not None else None
+        zone = "/".join(member.zone)
+        if standing is None:
+            return MemberLine(member.id, member.address, zone, "down", "in no layout yet")
+        return MemberLine(member.id, member.address, zone, standing.state.value, standing.reason)
+
+    def _down(self) -> set[MemberNumber]:
+        pool = self._parts.pool
+        return set(pool.members()) - set(pool.up_members())
+
+    def _held(self, record: Record, down: set[MemberNumber]) -> int:
+        return survives_at_least(self._parts.pool, decode_root(record.manifest, record.salt).slot, down, record)
+
+    # -- background work of `up` ------------------------------------------------------------------------------
+
+    def probe(self) -> Json:
+        """Ask every member; a state and reason by id."""
+        standings = self._parts.pool.probe()
+        return {
+            self._parts.pool.name(number): {"state": standing.state.value, "reason": standing.reason}
+            for number, standing in standings.items()
+        }
+
+    def pay_owed(self, objects_max: int) -> int:
+        """Pay debts of some objects to members that answer; how many shards were paid."""
+        return self._payer.pay(objects_max)
+
+    def catch_up_index(self) -> bool:
+        """Follow the catalog with state and block index. False: there is nothing more to do now."""
+        self.catalog.catch_up()
+        with contextlib.suppress(FungiStorError):
+            self.content.catch_up_index()
+        return False
+
+
+_ABSENT = (MemberState.PAUSED, MemberState.DOWN)

@@ -1,0 +1,77 @@
+"""The one file that joins the use cases' ports to what stands behind them, for every command and worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.engines.sqlite import SqliteLog
+from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.state import State
+from fungistor.coding.manifest import Slot
+from fungistor.ids import StripeId
+from fungistor.keys.files import load_node_keys
+from fungistor.keys.table import KeyTable
+from fungistor.node.home import Home
+from fungistor.node.members import last_states, member_specs, placement_tables
+from fungistor.node.network import Network, OfflineNetwork, Parts
+from fungistor.node.pool_file import load_pool
+from fungistor.objects.content import Content
+from fungistor.objects.source import ReadThreads
+from fungistor.objects.stripe_reader import OnCorrupt, StripeReader
+from fungistor.pool.pool import Pool
+
+READ_THREADS = 3
+"""Two threads read at the speed of two cores; a third keeps them busy while one waits for a slow member."""
+
+log = logging.getLogger("fungistor")
+
+
+def open_offline() -> OfflineNetwork:
+    """What needs no home: nothing is stored or read."""
+    return OfflineNetwork(sys.stdin.buffer)
+
+
+def open_network(home: Home | str) -> Network:
+    """Join everything that a command, a gateway worker or `up` itself needs. Close it after use.
+
+    Raises:
+        InvalidError, DeniedError, FailedError, CorruptError: a file of the home cannot be used, and which.
+    """
+    home = home if isinstance(home, Home) else Home(os.path.abspath(home))
+    running = home.running()
+    sync = running.sync if running is not None else True
+    keys = load_node_keys(os.path.join(home.keys, "node.key"))
+    key_table = KeyTable(home.key_table)
+    catalog = Catalog(SqliteLog(home.catalog_log, sync=sync), State(home.catalog_state))
+    os.makedirs(home.index, mode=0o700, exist_ok=True)
+    index = BlockIndex(home.block_index)
+    catalog.catch_up()
+    members = tuple(load_pool(home.pool_file)) if os.path.exists(home.pool_file) else ()
+    newest = catalog.layout()
+    specs, numbers = member_specs(members, newest, keys)
+    pool = Pool(specs, placement_tables(catalog.layouts()))
+    if hints := last_states(home, numbers):
+        pool.hint_states(hints)
+    corrupt_seen = _corrupt_reporter(pool)
+    threads = ReadThreads(StripeReader(pool, corrupt_seen), READ_THREADS)
+    content = Content(catalog, index, keys, key_table, threads)
+    return Network(
+        Parts(home, keys, key_table, catalog, index, pool, members, numbers, content, threads, corrupt_seen, sync)
+    )
+
+
+def _corrupt_reporter(pool: Pool) -> OnCorrupt:
+    """Name each lying shard once: a reader in a loop must not flood the log."""
+    seen: set[tuple[StripeId, int]] = set()
+
+    def report(slot: Slot, index: int) -> None:
+        if (slot.stripe_id, index) in seen or len(seen) > 10_000:
+            return
+        seen.add((slot.stripe_id, index))
+        member = pool.window(slot.stripe_id, slot.layout, slot.k + slot.m)[index]
+        log.warning("member %s gave a corrupt shard (index %d); it was read around", pool.name(member), index)
+
+    return report
