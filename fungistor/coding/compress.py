@@ -7,6 +7,7 @@ more bytes on text, a third more speed; the pool's disks are cheaper than the pu
 from __future__ import annotations
 
 import sys
+from collections import deque
 from enum import IntEnum
 
 from fungistor.coding.buffers import Buffer
@@ -35,12 +36,16 @@ _PAYS_BELOW = 0.97
 # A frame may ask its reader for as much memory as its window: no more than the largest page needs.
 _WINDOW_LOG_MAX = (MANIFEST_PAGE_BYTES_MAX - 1).bit_length()
 
+# A fresh context costs 15 us, five times what a 4 KiB block does. Taking and giving back are atomic, so threads
+# need no lock: one that finds none makes its own.
+_idle: deque[zstd.ZstdCompressor] = deque(maxlen=8)
+
 
 def compress(plain: Buffer) -> tuple[Compression, Buffer]:
     """Compress if that saves 3 % or more; the bytes come back uncopied where it does not."""
     if not _sample_pays(memoryview(plain)):
         return Compression.STORED, plain
-    packed = zstd.compress(plain, _LEVEL)
+    packed = _zstd(plain)
     if not _pays(len(packed), len(plain)):
         return Compression.STORED, plain
     return Compression.ZSTD, packed
@@ -69,6 +74,17 @@ def decompress(compression: int, data: Buffer, plain_bytes: int) -> bytes:
     return plain
 
 
+def _zstd(plain: Buffer) -> bytes:
+    """One frame, which tells its length."""
+    try:
+        compressor = _idle.pop()
+    except IndexError:
+        compressor = zstd.ZstdCompressor(_LEVEL)
+    packed = compressor.compress(plain, zstd.ZstdCompressor.FLUSH_FRAME)
+    _idle.append(compressor)
+    return packed
+
+
 def _pays(packed_bytes: int, plain_bytes: int) -> bool:
     return packed_bytes <= plain_bytes * _PAYS_BELOW
 
@@ -80,4 +96,4 @@ def _sample_pays(plain: memoryview) -> bool:
     stride = (len(plain) - _SAMPLE_PIECE_BYTES) // (_SAMPLE_PIECES - 1)
     starts = range(0, stride * _SAMPLE_PIECES, stride)
     sample = b"".join(plain[start : start + _SAMPLE_PIECE_BYTES] for start in starts)
-    return _pays(len(zstd.compress(sample, _LEVEL)), len(sample))
+    return _pays(len(_zstd(sample)), len(sample))

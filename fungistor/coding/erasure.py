@@ -41,10 +41,15 @@ class Engine(Protocol):
 
 
 @lru_cache(maxsize=_MATRICES_CACHED)
+def _encoder(k: int) -> zfec.Encoder:
+    return zfec.Encoder(k, SHARDS_MAX)
+
+
+@lru_cache(maxsize=_MATRICES_CACHED)
 def matrix(k: int) -> tuple[bytes, ...]:
     """The 255 rows of k coefficients that make shard i out of the k data shards, by zfec on unit vectors."""
     units = tuple(bytes(column == row for column in range(k)) for row in range(k))
-    return tuple(bytes(row) for row in zfec.Encoder(k, SHARDS_MAX).encode(units, tuple(range(SHARDS_MAX))))
+    return tuple(bytes(row) for row in _encoder(k).encode(units, tuple(range(SHARDS_MAX))))
 
 
 class ZfecEngine:
@@ -71,7 +76,7 @@ class ZfecEngine:
                 if blocks[place] is None:
                     numbers[place], blocks[place] = spare.pop(0)
             data = zfec.Decoder(k, SHARDS_MAX).decode(tuple(blocks), tuple(numbers))
-        for target, block in zip(out, zfec.Encoder(k, SHARDS_MAX).encode(tuple(data), rows), strict=True):
+        for target, block in zip(out, _encoder(k).encode(tuple(data), rows), strict=True):
             target[:] = block
 
 

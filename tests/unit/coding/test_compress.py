@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import threading
 
 import pytest
 from backports import zstd
@@ -44,6 +45,25 @@ def test_a_block_with_some_text_is_judged_by_even_samples() -> None:
     text, noise = (b"abcdefgh" * half)[:half], random.Random(1).randbytes(half)
     for plain in (text + noise, noise + text):
         assert compress(plain)[0] is Compression.ZSTD
+
+
+def test_many_threads_compress_at_once() -> None:
+    """Compressors are shared and never by two threads at a time: every frame holds its own block."""
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for turn in range(100):
+            plain = bytes([number, turn]) * 3000
+            how, packed = compress(plain)
+            if how is not Compression.ZSTD or decompress(how, packed, len(plain)) != plain:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
 
 
 def test_a_bomb_makes_no_more_than_declared() -> None:

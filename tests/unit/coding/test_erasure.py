@@ -43,6 +43,35 @@ def test_rows_do_not_depend_on_how_many_there_are(k: int) -> None:
     assert tuple(bytes(row) for row in zfec.Encoder(k, narrow).encode(units)) == matrix(k)[:narrow]
 
 
+def product(left: int, right: int) -> int:
+    """Multiplication in GF(256) with the polynomial 0x11D, bit by bit."""
+    result = 0
+    while right:
+        result ^= left * (right & 1)
+        left = left << 1 ^ (left >> 7) * 0x11D
+        right >>= 1
+    return result
+
+
+def test_the_matrix_is_the_one_the_format_page_defines() -> None:
+    """From the page alone: rows of powers of (0, 1, 2, 4, ...) = (our rows) x (their first k rows)."""
+    k, points = 5, [0, 1]
+    while len(points) < 255:
+        points.append(product(points[-1], 2))
+    powers = [[int(column == 0) for column in range(k)]]
+    for point in points[1:]:
+        row = [1]
+        while len(row) < k:
+            row.append(product(row[-1], point))
+        powers.append(row)
+    for mine, expected in zip(matrix(k), powers, strict=True):
+        for column in range(k):
+            total = 0
+            for place in range(k):
+                total ^= product(mine[place], powers[place][column])
+            assert total == expected[column]
+
+
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_both_engines_give_the_same_bytes(data: st.DataObject) -> None:
