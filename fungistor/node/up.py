@@ -32,13 +32,13 @@ from fungistor.node.gateways import Gateways, bind_gateway, gateway_url
 from fungistor.node.home import Home
 from fungistor.node.identity import member_identity
 from fungistor.node.layouts import CatalogRoll
+from fungistor.node.network import Network
 from fungistor.node.pool_file import PoolMember, load_pool, save_pool
-from fungistor.node.wiring import Network, open_network
+from fungistor.node.wiring import open_network
 from fungistor.node.workers import Worker, run_workers
 from fungistor.pool import IDENTITY_KEY
 
 READY_VERSION = 1
-STATES_VERSION = 0
 MEMBERS_DEFAULT = 20
 MEMBERS_MIN = 5
 """Fewer than m + 1 members could not lose any four."""
@@ -46,7 +46,7 @@ MEMBERS_MIN = 5
 PROBE_EVERY_S = 1.0
 MEND_EVERY_S = 0.25
 PAY_EVERY_S = 2.0
-PAY_SHARDS = 64
+PAY_OBJECTS = 16
 INDEX_EVERY_S = 0.5
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -150,6 +150,9 @@ class _Up:
             save_config(home, config)
         # First, since a taken port is the likeliest reason to end here, and nothing needs undoing yet.
         self.listener = bind_gateway(self.options.gateway or config.gateway)
+        # At once, since what is opened below looks there whether to wait for the disk.
+        running = {"pid": os.getpid(), "gateway": gateway_url(self.listener), "sync": self.options.sync}
+        write_atomic(home.running_file, json.dumps(running).encode(), sync=False)
         self.children = Children(self._child_ended)
         keys = ensure_keys(home, self.say)
         members = self._members()
@@ -249,8 +252,6 @@ class _Up:
 
     def _announce(self) -> None:
         said = self.ready_object()
-        running = {"pid": said["pid"], "gateway": said["gateway"], "sync": self.options.sync}
-        write_atomic(self.home.running_file, json.dumps(running).encode(), sync=False)
         assert self.fleet is not None
         lines = self.fleet.lines()
         up = sum(line["state"] == "up" for line in lines)
@@ -292,26 +293,16 @@ class _Up:
     def _probe(self) -> bool:
         """Ask every member whether it is there, and leave the answers where short commands find a first guess."""
         assert self.network is not None and self.fleet is not None
-        lines = {line["number"]: line for line in self.fleet.lines()}
-        members: dict[str, Message] = {}
-        for number, standing in self.network.pool.probe().items():
-            line = lines.get(number)
-            if line is None:
-                continue
-            # What was done to a member by hand is known better here than by asking it.
-            by_hand = line["state"] != "up"
-            members[str(line["id"])] = {
-                "number": number,
-                "state": line["state"] if by_hand else standing.state.value,
-                "reason": line["reason"] if by_hand else standing.reason,
-            }
-        said = {"version": STATES_VERSION, "members": members}
-        write_atomic(self.home.states_file, json.dumps(said).encode(), sync=False)
+        states = self.network.probe()
+        for line in self.fleet.lines():
+            if line["state"] != "up":  # what was done to a member by hand is known better here than by asking it
+                states[str(line["id"])] = {"state": line["state"], "reason": line["reason"]}
+        write_atomic(self.home.states_file, json.dumps(states).encode(), sync=False)
         return False
 
     def _pay(self) -> bool:
         assert self.network is not None
-        return self.network.pay_owed(PAY_SHARDS) > 0
+        return self.network.pay_owed(PAY_OBJECTS) > 0
 
     def _index(self) -> bool:
         assert self.network is not None

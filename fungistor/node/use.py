@@ -8,22 +8,32 @@ from typing import TYPE_CHECKING
 
 from fungistor.node.home import Home
 
+# What stands behind a network is imported after the look whether one runs: an error should not wait for its imports.
 if TYPE_CHECKING:
-    from fungistor.node.wiring import Network
+    from fungistor.node.network import Network, OfflineNetwork
 
 
 @contextlib.contextmanager
-def network_of(home: Home, *, offline: bool = False) -> Iterator[Network]:
-    """Open the network of a home. `offline`: only what needs no network is asked of it, and none need run.
+def network_of(home: Home) -> Iterator[Network]:
+    """Open the network of a home.
 
     Raises: UnavailableError where none runs.
     """
-    if not offline:
-        home.require_running()
+    home.require_running()
     from fungistor.node.wiring import open_network  # after the check: an error should not wait for its imports
 
-    network = open_network(home, offline=offline)
-    try:
+    with contextlib.closing(open_network(home)) as network:
         yield network
-    finally:
-        network.close()
+
+
+@contextlib.contextmanager
+def publisher_of(home: Home, *, only_hash: bool) -> Iterator[Network | OfflineNetwork]:
+    """Open what a publish needs, which with `only_hash` is no network at all."""
+    if not only_hash:
+        with network_of(home) as network:
+            yield network
+        return
+    from fungistor.node.wiring import open_offline
+
+    with contextlib.closing(open_offline()) as offline:
+        yield offline

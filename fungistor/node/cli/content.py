@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fungistor.node.cli.output import Output, seconds_text, size_text
 from fungistor.node.cli.progress import ProgressLine
 from fungistor.node.home import Home
-from fungistor.node.use import network_of
+from fungistor.node.use import network_of, publisher_of
 from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
         preserve_mtime=arguments.preserve_mtime,
         policy=arguments.policy,
     )
-    with network_of(home, offline=options.only_hash) as network, _progress(output) as progress:
+    with publisher_of(home, only_hash=options.only_hash) as network, _progress(output) as progress:
         return _publish_all(network.publish(arguments.paths, options, progress), output)
 
 

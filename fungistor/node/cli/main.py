@@ -26,9 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # Known before the line is parsed, so that a line that cannot be parsed is reported as it asks.
     output = Output(as_json="--json" in words)
+    return guarded(output, lambda: _run(words, output))
+
+
+def guarded(output: Output, work: Callable[[], int]) -> int:
+    """Do the work of a command, and give its exit code: every way in which it can end is told, none as a traceback."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return _run(words, output)
+        return work()
     except FungiStorError as error:
         output.error(error)
         return error.exit_code

@@ -12,20 +12,24 @@ from fungistor.node.up import UpOptions, serve
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
-    options = UpOptions(
-        home=Home.resolve(arguments.home),
-        members=arguments.members,
-        gateway=arguments.gateway,
-        ready_file=arguments.ready_file,
-        sync=not arguments.no_sync,
-    )
     log_to_stderr()
 
     def ready(said: dict[str, object]) -> None:
         if output.as_json:
             output.json_line(said)
 
-    return serve(options, say=output.note, on_ready=ready)
+    return serve(options_of(arguments), say=output.note, on_ready=ready)
+
+
+def options_of(arguments: argparse.Namespace) -> UpOptions:
+    """Give what the words of an `up` ask for."""
+    return UpOptions(
+        home=Home.resolve(arguments.home),
+        members=arguments.members,
+        gateway=arguments.gateway,
+        ready_file=arguments.ready_file,
+        sync=not arguments.no_sync,
+    )
 
 
 def log_to_stderr() -> None:
