@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from fungistor.node.home import Home
 
-# What stands behind a network is imported after the look whether one runs: an error should not wait for its imports.
 if TYPE_CHECKING:
     from fungistor.node.network import Network, OfflineNetwork
 
