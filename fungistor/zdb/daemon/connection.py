@@ -22,7 +22,7 @@ from fungistor.zdb.daemon.wire import Argument, ProtocolError, ReplyError, Reque
 OUTPUT_HIGH_BYTES: Final = 256 << 10
 """Unsent replies beyond this stop the connection; one more reply may come on top."""
 _BATCH_BYTES: Final = 64 << 10
-STALL_S: Final = 30.0
+STALL_S: Final = 10.0
 """A client that stops in the middle of a value gives its buffer up after this, when others wait for one."""
 
 _COMMANDS: Final[dict[bytes, Handler]] = {**KEY_COMMANDS, **NAMESPACE_COMMANDS, **ADMIN_COMMANDS}

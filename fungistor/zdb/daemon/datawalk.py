@@ -89,7 +89,7 @@ def walk_data_file(fd: int, start: int, last: int | None, witnesses: Mapping[int
         verify: also read the payloads and check them.
     """
     reader = _Reader(fd)
-    walk = Walk(end=start, last=start if last is None else last)
+    walk = Walk(end=start, last=last or 0)
     offset, previous = start, last
     while offset < reader.size:
         record = reader.head(offset)
@@ -102,13 +102,24 @@ def walk_data_file(fd: int, start: int, last: int | None, witnesses: Mapping[int
             walk.end, walk.last = record.end, offset
             previous, offset = offset, record.end
             continue
-        onward = _resume(reader, offset, witnesses)
+        bad = _blame(reader, walk, offset)
+        onward = _resume(reader, bad, witnesses)
         if onward is None:
             break
-        walk.damaged.append(offset)
+        if bad != offset:
+            walk.records.pop()
+        if bad not in walk.damaged:
+            walk.damaged.append(bad)
         previous, offset = None, onward
         walk.end = onward
     return walk
+
+
+def _blame(reader: _Reader, walk: Walk, offset: int) -> int:
+    """Return which record is bad when no head holds at `offset`: the one before, if its own length led here."""
+    if walk.records and walk.records[-1].end == offset and not _payload_holds(reader, walk.records[-1]):
+        return walk.records[-1].offset
+    return offset
 
 
 def _holds(reader: _Reader, record: DataRecord, previous: int | None, *, verify: bool) -> bool:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fungistor.errors import CorruptError, FailedError
@@ -67,6 +66,7 @@ class _Loader:
     flagged: set[tuple[int, int]] = field(default_factory=set)
     index_records: int = 0
     changed: bool = False
+    walked: bool = False
     data_last: int | None = 0
     index_last: int = 0
 
@@ -95,7 +95,12 @@ class _Loader:
         try:
             if data_fd is None:
                 return self._from_index_alone(file_id, index)
-            if mark is not None and index is not None and self._trusted(mark, index, os.fstat(data_fd).st_size):
+            if (
+                mark is not None
+                and index is not None
+                and not self.walked
+                and self._trusted(mark, index, os.fstat(data_fd).st_size)
+            ):
                 return self._from_mark(file_id, mark, index, data_fd)
             return self._from_data(file_id, index, data_fd, self.data_last)
         finally:
@@ -179,8 +184,11 @@ class _Loader:
         return self._apply(file_id, index, data_fd, walk, settled, mark.index_last)
 
     def _from_data(self, file_id: int, index: bytes | None, data_fd: int, last: int | None) -> SegmentMark:
-        """Nothing vouches for the index: walk the data file whole and compare."""
-        self.changed = True
+        """Nothing vouches for the index: walk the data file whole and compare.
+
+        Deletions stand in no index file, so all later files have to be walked, too.
+        """
+        self.changed = self.walked = True
         rest = _index_rest(index or b"", INDEX_HEADER.size)
         newest = not os.path.exists(f"{self.data_path}/d{file_id + 1}")
         first = last if last else None
@@ -256,7 +264,7 @@ class _Loader:
         body = bytearray(index_header(file_id))
         last = self.index_last
         count = 0
-        for record in _with_damaged(walk, rest):
+        for record in _reconciled(data_fd, walk, rest):
             if record.flags & DELETED:
                 self.drop(record.key)
                 continue
@@ -296,16 +304,20 @@ class _Loader:
     def finish(self, marks: dict[int, SegmentMark]) -> None:
         """Bring the index files in line with the replay: flags, and records that only the data had."""
         missing: dict[int, list[bytes]] = {}
+        restored = 0
         for key, packed in self.keys.items():
             file_id, _, _, _, _, index_offset = ENTRY.unpack(packed)
             if not index_offset:
                 missing.setdefault(file_id, []).append(key)
             elif (file_id, index_offset) in self.flagged:
                 self._flag(file_id, index_offset, 0)
+                restored += 1
         for file_id, index_offset in self.superseded:
             self._flag(file_id, index_offset, DELETED)
         for file_id, keys in missing.items():
             marks[file_id] = self._add_records(marks[file_id], keys)
+        if restored:
+            self.report.append(f"{restored} index records were marked deleted, which the data does not say: restored")
         if self.superseded:
             self.report.append(f"{len(self.superseded)} index records marked as superseded")
 
@@ -411,17 +423,43 @@ def _settle(walk: Walk, rest: _IndexRest) -> _Settled | None:
     return _Settled(matched, first_lost, max(kept, default=0), len(lost))
 
 
-def _with_damaged(walk: Walk, rest: _IndexRest) -> Iterator[DataRecord]:
-    """Yield the walked records in order; where the head is damaged, what the index knows of it, so that a read of
-    the key names the damage instead of missing it."""
-    damaged = set(walk.damaged)
+def _reconciled(data_fd: int, walk: Walk, rest: _IndexRest) -> list[DataRecord]:
+    """Return what a rebuilt index must hold, in order: the walked records, set right by what the index knew.
+
+    Where the two name different keys for one place nobody can tell which was damaged, so both keys get a record that
+    a read finds wrong. Where the head of a record is gone, the index's word for it stands in, to the same end.
+    """
+    found: list[DataRecord] = []
+    for record in walk.records:
+        witness = rest.by_offset.get(record.offset)
+        if witness is None or record.flags & DELETED or witness.key == record.key:
+            told = _told_by(record.offset, witness)
+            keeps = told is None or bool(record.flags & DELETED) or _payload_matches(data_fd, record)
+            found.append(record if keeps or told is None else told)
+            continue
+        found += (replace(record, crc=record.crc ^ 1), replace(record, key=witness.key))
+    unwitnessed = {
+        (record.key, record.payload_bytes, record.crc) for record in walk.records if record.offset not in rest.by_offset
+    }
     known = {record.offset for record in walk.records}
-    found = list(walk.records)
-    for offset in damaged - known:
-        witness = rest.by_offset.get(offset)
-        if witness is not None and witness.key:
-            found.append(DataRecord(offset, witness.length, 0, witness.crc, 0, witness.timestamp, witness.key))
-    yield from sorted(found, key=lambda record: record.offset)
+    for offset, witness in rest.by_offset.items():
+        told = _told_by(offset, witness)
+        if told is None or offset >= walk.end or offset in known:
+            continue
+        if (told.key, told.payload_bytes, told.crc) not in unwitnessed:
+            found.append(told)
+    return sorted(found, key=lambda record: record.offset)
+
+
+def _told_by(offset: int, witness: _Witness | None) -> DataRecord | None:
+    """Return the record that the index describes."""
+    if witness is None or not witness.key:
+        return None
+    return DataRecord(offset, witness.length, 0, witness.crc, 0, witness.timestamp, witness.key)
+
+
+def _payload_matches(data_fd: int, record: DataRecord) -> bool:
+    return checksum(os.pread(data_fd, record.payload_bytes, record.payload_at)) == record.crc
 
 
 def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None) -> Recovered:
@@ -444,7 +482,7 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None) -> R
         loader.changed = True
         marks[0] = SegmentMark(0, DATA_HEADER.size, 0, INDEX_HEADER.size, 0, 0)
     else:
-        vouched = {mark.file_id: mark for mark in checkpoint.segments} if checkpoint is not None else {}
+        vouched = _vouched(data_path, checkpoint)
         newest = max(numbers)
         if not os.path.exists(f"{data_path}/d{newest}"):
             loader.report.append(f"d{newest} is missing: created empty")
@@ -456,6 +494,19 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None) -> R
     top = marks[max(marks)]
     ends = Ends(top.file_id, top.data_end, loader.data_last or 0, top.index_end, loader.index_last)
     return Recovered(loader.keys, ends, loader.index_records, loader.report, marks, loader.changed)
+
+
+def _vouched(data_path: str, checkpoint: Checkpoint | None) -> dict[int, SegmentMark]:
+    """Return the marks by file; none if a data file is shorter than its mark says.
+
+    What such a file lost may have superseded records in any other, so no index can be taken at its word then.
+    """
+    marks = {} if checkpoint is None else {mark.file_id: mark for mark in checkpoint.segments}
+    for mark in marks.values():
+        path = f"{data_path}/d{mark.file_id}"
+        if os.path.exists(path) and os.path.getsize(path) < mark.data_end:
+            return {}
+    return marks
 
 
 def _create_pair(index_path: str, data_path: str, number: int) -> None:
@@ -495,8 +546,7 @@ def save_checkpoint(index_path: str, data_path: str, ends: Ends, descriptor: byt
                 data_end = os.stat(f"{data_path}/d{number}").st_size
             except FileNotFoundError:
                 continue
-            rest_last = _index_rest(index, INDEX_HEADER.size).last
-            mark = SegmentMark(number, data_end, 0, len(index), rest_last, 0)
+            mark = SegmentMark(number, data_end, 0, len(index), 0, 0)
         crc = checksum(index[: mark.index_end])
         marks.append(SegmentMark(number, mark.data_end, mark.data_last, mark.index_end, mark.index_last, crc))
     marks.sort(key=lambda mark: mark.file_id)
