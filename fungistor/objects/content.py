@@ -163,7 +163,7 @@ class Content:
         if wrapped is None:
             raise CorruptError(
                 "an object's record has no key in the key table",
-                hint="restore catalog/keys.db from the backup that belongs to this catalog",
+                hint="restore catalog/keys.sqlite from the backup that belongs to this catalog",
             )
         return unwrap(self._keys.tenant_keys[record.tenant], wrapped)
 
