@@ -38,6 +38,8 @@ class Walk:
     """Those whose heads hold, in order."""
     damaged: list[int] = field(default_factory=list)
     """Offsets of records whose head or payload does not hold although records that do come after."""
+    torn: list[int] = field(default_factory=list)
+    """Offsets of records with pages that never reached the disk: they are as if they had not been written."""
     end: int = 0
     """Behind the last record that is kept; what follows is torn."""
     last: int = 0
@@ -96,7 +98,9 @@ def walk_data_file(fd: int, start: int, last: int | None, witnesses: Mapping[int
         if record is not None and _plausible(record, reader.size) and _holds(reader, record, previous, verify=verify):
             if (verify or record.previous != previous) and not _payload_holds(reader, record):
                 if _hole(reader, offset, record.end):
-                    break
+                    walk.torn.append(offset)
+                    previous, offset = offset, record.end
+                    continue
                 walk.damaged.append(offset)
             walk.records.append(record)
             walk.end, walk.last = record.end, offset
@@ -134,10 +138,9 @@ def _payload_holds(reader: _Reader, record: DataRecord) -> bool:
 
 
 def _hole(reader: _Reader, start: int, end: int) -> bool:
-    """Whether some page of the record is all zeros: pages that never reached the disk before the power went.
+    """Whether some page of the record is all zeros: one that never reached the disk before the power went.
 
-    A barrier makes a file durable up to a point, so everything from the first such hole on was never covered by one.
-    Rot looks otherwise.
+    Rot looks otherwise. No barrier can have covered such a record, so the version before it is the one to serve.
     """
     data = reader.bytes_at(start, end - start)
     at = 0

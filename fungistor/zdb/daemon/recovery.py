@@ -190,9 +190,10 @@ class _Loader:
         """
         self.changed = self.walked = True
         rest = _index_rest(index or b"", INDEX_HEADER.size)
-        newest = not os.path.exists(f"{self.data_path}/d{file_id + 1}")
+        # The file before the newest may have been filled since the last barrier, too.
+        recent = not os.path.exists(f"{self.data_path}/d{file_id + 2}")
         first = last if last else None
-        walk = walk_data_file(data_fd, DATA_HEADER.size, first, rest.ends(), verify=newest)
+        walk = walk_data_file(data_fd, DATA_HEADER.size, first, rest.ends(), verify=recent)
         settled = _settle(walk, rest) if index is not None else None
         if settled is None:
             return self._rebuild(file_id, data_fd, walk, rest)
@@ -298,6 +299,9 @@ class _Loader:
     def _report_damage(self, file_id: int, walk: Walk) -> None:
         for offset in walk.damaged:
             self.report.append(f"d{file_id}: damaged record at {offset}; its value is not served")
+        for offset in walk.torn:
+            if offset < walk.end:
+                self.report.append(f"d{file_id}: record at {offset} was never wholly written; it does not count")
 
     # after all pairs
 
@@ -441,7 +445,7 @@ def _reconciled(data_fd: int, walk: Walk, rest: _IndexRest) -> list[DataRecord]:
     unwitnessed = {
         (record.key, record.payload_bytes, record.crc) for record in walk.records if record.offset not in rest.by_offset
     }
-    known = {record.offset for record in walk.records}
+    known = {record.offset for record in walk.records}.union(walk.torn)
     for offset, witness in rest.by_offset.items():
         told = _told_by(offset, witness)
         if told is None or offset >= walk.end or offset in known:

@@ -326,6 +326,24 @@ def test_pages_that_never_reached_the_disk_end_the_log(home: Path) -> None:
     assert any("dropped" in line for line in report)
 
 
+def test_a_hole_costs_its_record_only(home: Path) -> None:
+    """A value with zeros in it that rots, or a record with a lost page, costs that record and none behind it."""
+    store = open_store(home)
+    namespace = store.namespaces[b"default"]
+    put(namespace, b"k", b"before")
+    put(namespace, b"k", bytes(20_000))
+    put(namespace, b"last", b"still here")
+    entry = namespace.entry(b"k")
+    assert entry is not None
+    abandon(store)
+    with (home / "data" / "default" / "d0").open("r+b") as file:
+        file.seek(entry[1] + 18 + 1 + 5000)
+        file.write(b"\x01")
+    found, report = reopened(home)
+    assert found == {b"k": b"before", b"last": b"still here"}
+    assert any("never wholly written" in line for line in report)
+
+
 def test_half_written_descriptor_is_restored_from_its_copy(home: Path) -> None:
     """A namespace whose descriptor was cut anywhere keeps its password and quota."""
     store = open_store(home)
