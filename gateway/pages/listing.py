@@ -25,6 +25,9 @@ SORT_ENTRIES_MAX = 10_000
 
 _CHUNK_CHARS = 32_000
 
+_SYMLINK_BYTES = 44
+"""A folder with one entry has a link of 36 bytes and more."""
+
 
 class SortKey(Enum):
     """A column to sort by; the value is its name in ``?sort=``."""
@@ -148,13 +151,18 @@ def _row(base: str, entry: DirEntry) -> str:
     cid = str(entry.cid)
     # Encoded twice, as the other gateways do it and their tools expect.
     filename = quote(encoded, safe="-_.~")
-    kind = "" if entry.cid.codec == RAW or b"." in entry.name else " many"
+    kind = " many" if _is_likely_directory(entry) else ""
     name = escape(paths.display(entry.name))
     return (
         f'<tr><td class="name{kind}"><a href="{escape(base)}/{escape(encoded)}">{name}</a></td><td class="hash">'
         f'<a class="ipfs-hash" translate="no" href="/ipfs/{cid}?filename={filename}">{short_cid(cid)}</a></td>'
         f'<td class="size" title="{entry.tsize} bytes">{human_size(entry.tsize)}</td></tr>\n'
     )
+
+
+def _is_likely_directory(entry: DirEntry) -> bool:
+    """Guess for the icon alone, since to know would take a fetch an entry. Symlinks are short."""
+    return entry.cid.codec != RAW and b"." not in entry.name and entry.tsize > _SYMLINK_BYTES
 
 
 def _summary(count: int, total: int, *, is_sorted: bool) -> str:

@@ -35,9 +35,8 @@ class Live:
         """Send one request with exactly this target; header names take _ for -."""
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         with httpx.Client(base_url=self.url, timeout=WAIT_S) as client:
-            request = client.build_request(method, "/", headers={"Accept": "*/*", **fields})
-            request.url = request.url.copy_with(raw_path=target.encode())
-            return client.send(request)
+            all_fields = {"Accept": "*/*", **fields}
+            return client.request(method, "/", headers=all_fields, extensions={"target": target.encode()})
 
     def get(self, target: str, **headers: str) -> httpx.Response:
         return self.request("GET", target, **headers)

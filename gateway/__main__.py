@@ -1,0 +1,52 @@
+"""``python -m gateway``: a worker of `fungistor up`. The one file of this room that knows how a node is joined."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import socket
+import sys
+
+from fungistor.errors import FungiStorError
+from fungistor.node.network import Network
+from fungistor.node.wiring import open_network
+from gateway.settings import Settings
+from gateway.worker import die_with, ignore_interrupt, serve
+
+
+def main(argv: list[str]) -> int:
+    """Serve the network of a home on an inherited socket; return the exit status."""
+    parent = os.getppid()
+    arguments = _parse(argv)
+    die_with(arguments.parent_pid or parent)
+    ignore_interrupt()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    settings = dataclasses.replace(Settings(), access_log=arguments.access_log)
+    try:
+        network = open_network(arguments.home)
+    except FungiStorError as error:
+        sys.stderr.write(f"gateway worker: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    assert isinstance(network, Network)  # the other kind is for commands without a home
+    try:
+        with socket.socket(fileno=arguments.fd) as listener:
+            serve(network.content, listener, ready_fd=arguments.ready_fd, settings=settings)
+    finally:
+        network.close()
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="A gateway worker of `fungistor up`.")
+    parser.add_argument("--home", required=True, help="the network's home folder")
+    parser.add_argument("--fd", type=int, required=True, help="inherited listening socket")
+    parser.add_argument("--ready-fd", type=int, help="inherited descriptor to write a line to once requests are served")
+    parser.add_argument("--parent-pid", type=int, help="leave when this is not the parent")
+    parser.add_argument("--access-log", action="store_true", help="one line of JSON a request on stderr")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
