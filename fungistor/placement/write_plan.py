@@ -14,6 +14,9 @@ from fungistor.ids import MemberNumber
 GIVE_UP_S = 10.0
 """Without enough copies a publisher waits this long, then says which members failed it."""
 
+HOPELESS_S = 3.0
+"""The same when all that have not answered are doubted: a probe did not reach them either."""
+
 LATE_FACTOR = 2.0
 """A member is late only if it takes this many times what the others took: a slow uplink makes nobody late."""
 
@@ -46,6 +49,7 @@ class _Put:
     target: Target
     asked_at: float | None = None
     stored: bool = False
+    doubt: str = ""
     reason: str = ""
 
 
@@ -53,7 +57,7 @@ class WritePlan:
     """The shards of one stripe on their way to `targets`; `need` of them must be stored."""
 
     def __init__(self, targets: Sequence[Target], need: int) -> None:
-        self._puts = {target.index: _Put(target) for target in targets}
+        self._puts = {target.index: _Put(target, doubt=target.known_bad) for target in targets}
         self._need = need
         self._enough_at: float | None = None
         self._started_at = 0.0
@@ -75,6 +79,10 @@ class WritePlan:
         self._puts[index].reason = reason
         return self._last_resort(now)
 
+    def doubted(self, index: int, reason: str) -> None:
+        """This shard's member does not answer a probe either: it is late at once, though it may still answer."""
+        self._puts[index].doubt = reason
+
     @property
     def stored_indices(self) -> frozenset[int]:
         return frozenset(index for index, put in self._puts.items() if put.stored)
@@ -93,26 +101,29 @@ class WritePlan:
 
     def gave_up(self, now: float) -> bool:
         """Whether all the time there is has passed."""
-        return now >= self._started_at + GIVE_UP_S
+        return now >= self._give_up_at()
 
     def next_deadline(self) -> float:
         """When `outcome` may change without an event."""
-        give_up = self._started_at + GIVE_UP_S
         if self._enough_at is None:
-            return give_up
-        return max((self._late_at(put) for put in self._puts.values() if _is_out(put)), default=give_up)
+            return self._give_up_at()
+        return max((self._late_at(put) for put in self._puts.values() if _is_out(put)), default=self._enough_at)
 
     def owed(self) -> dict[int, str]:
         """Shards not stored, each with its reason."""
         return {
-            index: put.reason or put.target.known_bad or "no answer in time"
-            for index, put in self._puts.items()
-            if not put.stored
+            index: put.reason or put.doubt or "no answer in time" for index, put in self._puts.items() if not put.stored
         }
+
+    def _give_up_at(self) -> float:
+        doubted = all(put.doubt for put in self._puts.values() if _is_out(put))
+        return self._started_at + (HOPELESS_S if doubted else GIVE_UP_S)
 
     def _late_at(self, put: _Put) -> float:
         assert put.asked_at is not None
         assert self._enough_at is not None
+        if put.doubt:
+            return self._enough_at
         took = self._enough_at - self._started_at
         return put.asked_at + max(put.target.late_s, LATE_FACTOR * took)
 

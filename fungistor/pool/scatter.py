@@ -9,7 +9,7 @@ from fungistor.errors import UnavailableError
 from fungistor.ids import MemberNumber, StripeId
 from fungistor.placement.health import Work
 from fungistor.placement.write_plan import FLUSH_GIVE_UP_S, FlushPlan, Settled, Target, WritePlan
-from fungistor.pool.ground import TROUBLE_S, Ground
+from fungistor.pool.ground import Ground
 from fungistor.pool.members import BarrierResult, PutResult, Receipt
 from fungistor.pool.round import Done, Event, Failed, Round
 from fungistor.zdb.client import MemberError, run_id_of
@@ -17,6 +17,12 @@ from fungistor.zdb.replies import Replies
 from fungistor.zdb.resp import CRLF, Buffer, ErrorReply, Reply, command, set_head
 
 PUT_ONE_S = 5.0
+PROBE_AFTER_S = 0.05
+"""A write that takes longer has the members probed that it waits for."""
+
+LOOK_S = 0.1
+"""How often a write that takes long looks at what probes have found meanwhile."""
+
 SPARE_COPIES = 2
 """A write has settled with k + 2 shards: two more members may die before what is owed is paid."""
 
@@ -45,17 +51,18 @@ class Scatter:
         ground = self._ground
         targets = self._targets()
         plan = WritePlan(targets, self._need)
-        now = ground.clock()
-        trouble_at: float | None = now + TROUBLE_S
+        now = started = ground.clock()
+        look_at, looked = started + PROBE_AFTER_S, False
         with Round[int](ground.stock, ground.clock) as asking:
             self._ask(asking, plan.start(now), now)
             while plan.outcome(now) is Settled.RUNNING:
                 until = plan.next_deadline()
-                self._handle(asking, plan, asking.wait(until if trouble_at is None else min(until, trouble_at)))
+                self._handle(asking, plan, asking.wait(min(until, look_at)))
                 now = ground.clock()
-                if trouble_at is not None and now >= trouble_at:
-                    trouble_at = None
-                    ground.in_trouble([self._members[index] for index in asking.outstanding()])
+                if now >= look_at:
+                    look_at = now + LOOK_S
+                    self._look(asking, plan, first=not looked)
+                    looked = True
                 if now >= until:
                     # What came while this thread was kept waiting is not late.
                     self._handle(asking, plan, asking.wait(now))
@@ -63,6 +70,17 @@ class Scatter:
         if plan.outcome(now) is Settled.TOO_FEW:
             raise self._too_few(plan, now)
         return PutResult(plan.stored_indices, plan.owed(), frozenset(self._receipts))
+
+    def _look(self, asking: Round[int], plan: WritePlan, *, first: bool) -> None:
+        """It takes long: have those probed that have not answered, and hear what probes found."""
+        ground = self._ground
+        slow = {index: self._members[index] for index in asking.outstanding()}
+        if first:
+            ground.prober.ask(slow.values())
+        with ground.lock:
+            for index, member in slow.items():
+                if member in ground.board and (reason := ground.known_bad(member)):
+                    plan.doubted(index, reason)
 
     def _targets(self) -> list[Target]:
         ground = self._ground

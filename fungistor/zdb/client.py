@@ -44,6 +44,12 @@ class WrongLengthError(MemberError):
     demotes = False
 
 
+class LocalError(MemberError):
+    """This machine cannot make a connection: too many open files, no address left."""
+
+    demotes = False
+
+
 class IdentityError(MemberError):
     """An address answers, but not as the member it should be."""
 
@@ -74,7 +80,11 @@ class Connection:
         words = _greeting(login)
         self._greeting = Replies(len(words))
         self._out.append(memoryview(b"".join(words)))
-        self._socket = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        try:
+            self._socket = socket.socket(endpoint.family, kind)
+        except OSError as error:
+            raise LocalError(f"this machine cannot connect: {error.strerror or error}") from error
         self._connected = False
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
