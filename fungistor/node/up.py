@@ -148,6 +148,7 @@ class _Up:
         config = load_config(home)
         if not os.path.exists(home.config_file):
             save_config(home, config)
+        self._clear_ready_file()
         # First, since a taken port is the likeliest reason to end here, and nothing needs undoing yet.
         self.listener = bind_gateway(self.options.gateway or config.gateway)
         # At once, since what is opened below looks there whether to wait for the disk.
@@ -236,6 +237,17 @@ class _Up:
                 scope.cancel()
                 return
 
+    def _clear_ready_file(self) -> None:
+        """Take away a ready file that a killed `up` left, before anybody believes it."""
+        if not self.options.ready_file:
+            return
+        path = os.path.abspath(self.options.ready_file)
+        if not os.path.isdir(os.path.dirname(path)):
+            raise InvalidError(f"the ready file's folder {os.path.dirname(path)} does not exist")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        self.ready_file = path
+
     def _members(self) -> list[PoolMember]:
         home, asked = self.home, self.options.members
         if not os.path.exists(home.pool_file):
@@ -261,8 +273,7 @@ class _Up:
         self.say("  stop     Ctrl-C")
         if not self.options.sync:
             self.say("  nothing waits for the disk (--no-sync): what a power cut takes is gone")
-        if self.options.ready_file:
-            self.ready_file = os.path.abspath(self.options.ready_file)
+        if self.ready_file:
             write_atomic(self.ready_file, json.dumps(said).encode() + b"\n", mode=0o644, sync=False)
 
     def _answer(self, request: Message) -> Message:
