@@ -20,8 +20,12 @@ def write_all(fd: int, parts: Sequence[Buffer], offset: int) -> None:
     Raises:
         OSError: the disk is full or failing; some of the bytes may be there.
     """
-    total = sum(len(part) for part in parts)
-    written = os.pwritev(fd, parts, offset)
+    if len(parts) == 1:
+        total = len(parts[0])
+        written = os.pwrite(fd, parts[0], offset)
+    else:
+        total = sum(map(len, parts))
+        written = os.pwritev(fd, parts, offset)
     if written == total:
         return
     whole = memoryview(b"".join(parts))

@@ -132,9 +132,11 @@ class Segments:
         parts, data_end, data_last = self._data_parts(writes)
         self._dirty = True
         try:
+            offset = ends.data_end
             for start in range(0, len(parts), _VECTOR_MAX):
                 chunk = parts[start : start + _VECTOR_MAX]
-                write_all(self._data_fd, chunk, ends.data_end + sum(map(len, parts[:start])))
+                write_all(self._data_fd, chunk, offset)
+                offset += sum(map(len, chunk))
         except OSError as error:
             self._undo()
             raise WriteError("data", error) from error

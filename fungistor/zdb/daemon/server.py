@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -99,9 +100,8 @@ async def _listen(
     address = ""
     try:
         if config.socket is None or config.dualnet:
-            server = await loop.create_server(
-                lambda: Connection(hub), config.listen, config.port, backlog=_BACKLOG, reuse_address=True
-            )
+            # A socket of our own: given a host, the loop would start resolver threads, 1.4 MiB a daemon.
+            server = await loop.create_server(lambda: Connection(hub), sock=_bound(config), backlog=_BACKLOG)
             servers.append(server)
             host, port = server.sockets[0].getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -118,6 +118,24 @@ async def _listen(
             f"cannot listen on {where}: {error.strerror or error}", hint="choose another address, or port 0 for any"
         ) from error
     return servers, address
+
+
+def _bound(config: DaemonConfig) -> socket.socket:
+    """Return a TCP socket bound to the configured address.
+
+    Raises:
+        OSError: the address is taken, or none of this machine.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in config.listen else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if config.listen == "::":
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind((config.listen, config.port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 async def _drain(hub: Hub) -> None:
