@@ -25,7 +25,7 @@ GIVE_UP_S = 5.0
 """A request with no byte for so long has failed. Only reached when no spare is left."""
 
 GIVE_UP_DEMOTED_S = 1.0
-"""The same for a member that was demoted before it was asked, as a last resort: it had its chance."""
+"""The same for a member that is demoted: it was asked as a last resort, or a probe did not reach it either."""
 
 SPARE_LAYER = 100
 """Places where a shard may lie only because its own member was away: looked at when all else has failed."""
@@ -88,7 +88,6 @@ class _Request:
     phase: _Phase = _Phase.IDLE
     asked_at: float = 0.0
     heard_at: float = 0.0
-    patience_s: float = GIVE_UP_S
     hedged: bool = False
     reason: str = ""
 
@@ -156,8 +155,8 @@ class ReadPlan:
         for request in self._requests:
             if request.phase is _Phase.ASKED and now >= request.asked_at + request.source.silent_s:
                 request.phase, silent = _Phase.SILENT, True
-            if request.phase is _Phase.SILENT and now >= request.heard_at + request.patience_s:
-                request.phase, request.reason = _Phase.FAILED, f"silent for {request.patience_s:.0f} s"
+            if request.phase is _Phase.SILENT and now >= request.heard_at + self._patience_s(request):
+                request.phase, request.reason = _Phase.FAILED, f"silent for {self._patience_s(request):.0f} s"
                 silent = True
         chosen = self._fill(now) if silent else []
         return chosen + self._hedge(now)
@@ -177,7 +176,7 @@ class ReadPlan:
         times = [
             request.asked_at + request.source.silent_s
             if request.phase is _Phase.ASKED
-            else request.heard_at + request.patience_s
+            else request.heard_at + self._patience_s(request)
             for request in self._requests
             if request.phase in (_Phase.ASKED, _Phase.SILENT)
         ]
@@ -246,6 +245,9 @@ class ReadPlan:
         spare = source.layer >= SPARE_LAYER
         return spare, self._trust_of(source), source.layer, ring, parity, source.expected_s, source.index
 
+    def _patience_s(self, request: _Request) -> float:
+        return GIVE_UP_DEMOTED_S if self._trust_of(request.source) is Trust.DEMOTED else GIVE_UP_S
+
     def _trust_of(self, source: Source) -> Trust:
         return self._trusts.get(source.member, Trust.GOOD)
 
@@ -253,8 +255,6 @@ class ReadPlan:
         chosen = list(requests)
         for request in chosen:
             request.phase, request.asked_at, request.heard_at = _Phase.ASKED, now, now
-            if self._trust_of(request.source) is Trust.DEMOTED:
-                request.patience_s = GIVE_UP_DEMOTED_S
         self.asked += len(chosen)
         return [request.source for request in chosen]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import SHARD_TAG_BYTES, payload_root, shard_key, shard_tag
 from fungistor.errors import NotEnoughShardsError
+from fungistor.ids import MemberNumber
 from fungistor.placement.health import read_work
 from fungistor.placement.read_plan import Outcome, ReadPlan, Source
 from fungistor.pool.ground import TROUBLE_S, Ground
@@ -16,6 +17,9 @@ from fungistor.pool.places import Place
 from fungistor.pool.round import Done, Event, Failed, Heard, Round
 from fungistor.zdb.replies import ValueReply
 from fungistor.zdb.resp import command
+
+LOOK_S = 0.1
+"""How often a read that waits for silent members looks at what probes have found meanwhile."""
 
 Into = Callable[[int], memoryview]
 """Where the payload of a shard should land: a writable view of the slot's shard length."""
@@ -59,34 +63,48 @@ class Gather:
         self._buffered: dict[int, memoryview] = {}
         self._failures: dict[Source, str] = {}
         self._won: dict[int, Source] = {}
+        self._all: list[Source] = []
+        self._probed: set[MemberNumber] = set()
 
     def run(self) -> Fetched:
         """Raises: NotEnoughShardsError."""
         ground = self._ground
-        sources = self._sources()
+        sources = self._all = self._sources()
         members = {source.member for source in sources}
         plan = ReadPlan(sources, self._slot.k, self._wanted, ground.trusts(members), ground.budget)
-        started = ground.clock()
-        trouble_at: float | None = started + TROUBLE_S
+        now = ground.clock()
+        look_at: float | None = now + TROUBLE_S
         with Round[Source](ground.stock, ground.clock) as asking:
-            self._ask(asking, plan.start(started), started)
+            self._ask(asking, plan.start(now), now)
             while plan.outcome is Outcome.RUNNING:
                 deadline = plan.next_deadline()
-                until = min(at for at in (deadline, trouble_at) if at is not None) if deadline or trouble_at else None
+                until = min((at for at in (deadline, look_at) if at is not None), default=None)
                 self._handle(asking, plan, asking.wait(until))
                 now = ground.clock()
-                if trouble_at is not None and now >= trouble_at and plan.outcome is Outcome.RUNNING:
-                    trouble_at = None
-                    ground.in_trouble({source.member for source in asking.outstanding()})
+                if look_at is not None and now >= look_at:
+                    look_at = self._look(asking, plan, now)
                 if deadline is not None and now >= deadline:
                     # What came while this thread was kept waiting is not late.
                     self._handle(asking, plan, asking.wait(now))
                     plan.trust(ground.trusts(members))
                     self._ask(asking, plan.tick(now), now)
+                    look_at = now + LOOK_S if look_at is None else look_at
             self._judge(asking, plan)
         if plan.outcome is not Outcome.DONE:
             raise self._not_enough(plan)
         return self._result(plan)
+
+    def _look(self, asking: Round[Source], plan: ReadPlan, now: float) -> float | None:
+        """It takes long: have members probed of whom too little is known, and hear what probes found. When to look
+        again, None when there is no need."""
+        ground = self._ground
+        silent = {source.member for source in plan.silent()}
+        ground.in_trouble({source.member for source in asking.outstanding()})
+        if silent - self._probed:
+            ground.prober.ask(silent - self._probed)
+            self._probed |= silent
+        plan.trust(ground.trusts({source.member for source in self._all}))
+        return now + LOOK_S if silent else None
 
     def _sources(self) -> list[Source]:
         slot, ground = self._slot, self._ground
@@ -156,13 +174,13 @@ class Gather:
     def _fail(self, asking: Round[Source], plan: ReadPlan, source: Source, reason: str) -> None:
         self._failures[source] = reason
         now = self._ground.clock()
-        plan.trust(self._ground.trusts([other.member for other in self._arrivals] + [source.member]))
+        plan.trust(self._ground.trusts({other.member for other in self._all}))
         self._ask(asking, plan.failed(source, reason, now), now)
 
     def _judge(self, asking: Round[Source], plan: ReadPlan) -> None:
         """The shards are here, or cannot be had: what does that say of those who have not answered?"""
         now = self._ground.clock()
-        silent = plan.silent()
+        silent = {*plan.silent(), *plan.failures()}
         for source in asking.outstanding():
             waited = now - self._arrivals[source].asked_at
             heard = asking.abandon(source)

@@ -67,6 +67,11 @@ class FakeMember:
     ) -> None:
         self.stop()
 
+    def open_sessions(self) -> int:
+        """Connections that are open now."""
+        with self._lock:
+            return len(self._sessions)
+
     def stop(self) -> None:
         """Close all; later connects are refused. Idempotent."""
         self._release.set()
