@@ -26,6 +26,9 @@ LATE_WRITE_S_MIN = 0.5
 LATE_WRITE_S_MAX = 10.0
 RETRY_S_FIRST = 1.0
 RETRY_S_MAX = 30.0
+STALE_S = 60.0
+"""What was measured longer ago is forgotten for the order of asking: a member that was slow once is tried again."""
+
 SLOW_FACTOR = 5.0
 SLOW_S_MIN = 0.020
 
@@ -71,14 +74,23 @@ class Latencies:
     _ring: list[float] = field(default_factory=list)
     _next: int = 0
     _sorted: list[float] = field(default_factory=list)
+    _last_at: float = 0.0
 
-    def add(self, seconds: float) -> None:
+    def add(self, seconds: float, now: float) -> None:
+        if self.stale(now):
+            self._ring.clear()
+            self._next = 0
+        self._last_at = now
         if len(self._ring) < SAMPLES:
             self._ring.append(seconds)
         else:
             self._ring[self._next] = seconds
             self._next = (self._next + 1) % SAMPLES
         self._sorted = []
+
+    def stale(self, now: float) -> bool:
+        """Whether there is nothing recent."""
+        return not self._ring or now > self._last_at + STALE_S
 
     def __len__(self) -> int:
         return len(self._ring)
@@ -105,9 +117,9 @@ class Health:
 
     # evidence
 
-    def answered(self, work: Work, seconds: float) -> None:
+    def answered(self, work: Work, seconds: float, now: float) -> None:
         """A whole, plausible answer to a real request."""
-        self._latencies[work].add(seconds)
+        self._latencies[work].add(seconds, now)
         self._strikes = 0
         self._up()
 
@@ -118,9 +130,9 @@ class Health:
     def probe_started(self) -> None:
         self._probing = True
 
-    def abandoned(self, work: Work, seconds: float) -> None:
+    def abandoned(self, work: Work, seconds: float, now: float) -> None:
         """Nothing is wrong with it, but it had not answered after `seconds`: its latency is at least that."""
-        self._latencies[work].add(seconds)
+        self._latencies[work].add(seconds, now)
 
     def silent(self, now: float, reason: str) -> None:
         """It accepts and does not answer."""
@@ -161,10 +173,10 @@ class Health:
         """When to probe it next; None while it is trusted or a probe is out."""
         return self._retry_at if self.trust is Trust.DEMOTED and not self._probing else None
 
-    def expected_s(self, work: Work) -> float:
-        """Nearness: p90 of this kind of work, of another kind, or the geographic guess."""
+    def expected_s(self, work: Work, now: float) -> float:
+        """Nearness: p90 of this kind of work lately, of another kind, or the geographic guess."""
         for kind in (work, *Work):
-            if len(self._latencies[kind]):
+            if not self._latencies[kind].stale(now):
                 return self._latencies[kind].at(90)
         return self._guess_s
 
@@ -229,14 +241,14 @@ class Board:
         times = [at for health in self._members.values() if (at := health.retry_at) is not None]
         return min(times, default=None)
 
-    def standings(self) -> dict[MemberNumber, Standing]:
+    def standings(self, now: float) -> dict[MemberNumber, Standing]:
         """States for people; `slow` is a member whose p90 is many times that of its peers."""
-        usual = _median([_p90(health) for health in self._members.values()])
-        return {number: _standing(self._members[number], usual) for number in self.numbers()}
+        usual = _median([_p90(health, now) for health in self._members.values()])
+        return {number: _standing(self._members[number], usual, now) for number in self.numbers()}
 
 
-def _p90(health: Health) -> float | None:
-    expected = health.expected_s(Work.SMALL_READ)
+def _p90(health: Health, now: float) -> float | None:
+    expected = health.expected_s(Work.SMALL_READ, now)
     return expected if health.seen and expected else None
 
 
@@ -245,8 +257,8 @@ def _median(values: Sequence[float | None]) -> float | None:
     return known[len(known) // 2] if known else None
 
 
-def _standing(health: Health, usual: float | None) -> Standing:
-    p90 = _p90(health)
+def _standing(health: Health, usual: float | None, now: float) -> Standing:
+    p90 = _p90(health, now)
     if health.state is MemberState.UP and p90 is not None and usual is not None:
         limit = max(SLOW_S_MIN, SLOW_FACTOR * usual)
         if p90 > limit:

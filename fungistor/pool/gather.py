@@ -109,19 +109,20 @@ class Gather:
     def _sources(self) -> list[Source]:
         slot, ground = self._slot, self._ground
         places = list(ground.places.of(slot.stripe_id, slot.k + slot.m))
+        now = ground.clock()
         with ground.lock:
             return [
-                self._source(place)
+                self._source(place, now)
                 for place in places
                 if place.index not in self._exclude and place.member in ground.board
             ]
 
-    def _source(self, place: Place) -> Source:
+    def _source(self, place: Place, now: float) -> Source:
         health = self._ground.board[place.member]
         return Source(
             index=place.index,
             member=place.member,
-            expected_s=health.expected_s(self._work),
+            expected_s=health.expected_s(self._work, now),
             silent_s=health.silent_after_s(self._work),
             late_s=health.tail_s(self._work, 98),
             layer=place.layer,

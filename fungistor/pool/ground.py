@@ -60,10 +60,12 @@ class Ground:
         return f"{health.state.value}: {health.reason}" if health.trust is Trust.DEMOTED else ""
 
     def answered(self, number: MemberNumber, work: Work, seconds: float) -> None:
-        self._note(number, lambda health: health.answered(work, seconds))
+        now = self.clock()
+        self._note(number, lambda health: health.answered(work, seconds, now))
 
     def abandoned(self, number: MemberNumber, work: Work, seconds: float) -> None:
-        self._note(number, lambda health: health.abandoned(work, seconds))
+        now = self.clock()
+        self._note(number, lambda health: health.abandoned(work, seconds, now))
 
     def silent(self, number: MemberNumber, seconds: float) -> None:
         now = self.clock()

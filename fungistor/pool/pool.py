@@ -82,7 +82,7 @@ class Pool:
     def states(self) -> dict[MemberNumber, Standing]:
         """What is believed now, without asking."""
         with self._ground.lock:
-            return self._ground.board.standings()
+            return self._ground.board.standings(self._ground.clock())
 
     def hint_states(self, states: Mapping[MemberNumber, MemberState], reason: str = "said to be so") -> None:
         """Believe this of members not heard of yet; those demoted so are probed at once, in the background."""
@@ -163,8 +163,13 @@ class Pool:
         return self.exists_all([slot], indices)[0]
 
     def exists_all(self, slots: Sequence[Slot], indices: Collection[int] | None = None) -> list[dict[int, bool | None]]:
-        """`exists` for many slots in one flight."""
-        return survey.exists(self._ground, slots, indices)
+        """`exists` for many slots, hundreds in one flight."""
+        flights = range(0, len(slots), survey.EXISTS_PER_REQUEST)
+        return [
+            answer
+            for start in flights
+            for answer in survey.exists(self._ground, slots[start : start + survey.EXISTS_PER_REQUEST], indices)
+        ]
 
     def inspect(self, slot: Slot, indices: Collection[int] | None = None) -> dict[int, Inspected]:
         """Read and check shards wherever they lie: good, missing, corrupt or unknown."""
