@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from fungistor.errors import ConflictError, UnavailableError
 from fungistor.node.cli.output import Output, seconds_text, size_text
 from fungistor.node.cli.progress import ProgressLine
 from fungistor.node.home import Home
@@ -14,6 +15,10 @@ from fungistor.objects.results import PublishFailure, PublishOptions, PublishOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+PASSING_CODES = frozenset((UnavailableError.exit_code, ConflictError.exit_code))
+"""Of failures that trying again may cure."""
 
 
 def publish(arguments: argparse.Namespace, output: Output) -> int:
@@ -33,12 +38,12 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _publish_all(results: Iterator[PublishOutcome | PublishFailure], output: Output) -> int:
-    code = 0
+    codes: set[int] = set()
     for result in results:
         if isinstance(result, PublishFailure):
             output.error(result.error, result.path)
-            # One bad path among good ones is a failure of the run; alone, its own exit code says more.
-            code = result.error.exit_code if code == 0 else 1
+            # What is wrong with a local file is a failure of the run, whatever its kind.
+            codes.add(result.error.exit_code if result.error.exit_code in PASSING_CODES else 1)
             continue
         if result.skipped:
             output.note(f"{result.path}: {result.skipped} hidden entries left out; --hidden takes them")
@@ -47,7 +52,7 @@ def _publish_all(results: Iterator[PublishOutcome | PublishFailure], output: Out
         else:
             output.line(result.cid)
             output.note(_publish_words(result))
-    return code
+    return 0 if not codes else codes.pop() if len(codes) == 1 else 1
 
 
 def _publish_words(result: PublishOutcome) -> str:
