@@ -86,7 +86,8 @@ class Ground:
         with self.lock:
             if number in self.board:
                 evidence(self.board[number])
-                self.prober.nudge()
+                if self.board[number].trust is Trust.DEMOTED:
+                    self.prober.nudge()
 
 
 class _SharedBudget(HedgeBudget):
