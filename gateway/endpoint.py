@@ -91,6 +91,11 @@ class Exchange:
         await self.start(204, {"Allow": ALLOWED_METHODS, "Access-Control-Max-Age": "86400"})
         await self.end()
 
+    async def client_gone(self) -> None:
+        """Wait until the client has left, or has its answer."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
     async def abort(self, why: str) -> None:
         """Break the connection, so that no client and no cache takes what it has for the whole."""
         log.warning("request %s broken off after %d bytes: %s", self.request.request_id, self.sent_bytes, why)
@@ -98,8 +103,7 @@ class Exchange:
         if abort is None:
             raise BodyFailedError(why)
         abort()
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+        await self.client_gone()
 
 
 async def send_problem(exchange: Exchange, error: Exception) -> None:
@@ -130,6 +134,9 @@ class _Made:
     answer: Answer | None = None
     first: Step | None = None
     error: Exception | None = None
+    is_done: bool = False
+    """Set on the loop, as `is_late` is: of the two, whichever comes first holds."""
+    is_late: bool = False
 
 
 class ContentEndpoint:
@@ -174,15 +181,17 @@ class ContentEndpoint:
     async def _respond_from_content(self, exchange: Exchange, wanted: content_answers.Wanted) -> None:
         stack = SourceStack()
         share = self._streamer.budget.share()
+        made = _Made()
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(_leave_with_client, exchange, group.cancel_scope)
+                group.start_soon(self._watch, exchange, made, group.cancel_scope)
                 try:
-                    await self._make_and_send(exchange, wanted, stack, share)
+                    await self._make_and_send(exchange, wanted, made, stack, share)
                 except Exception as error:  # noqa: BLE001  # carried past the task group, which would wrap it
                     failure = error
-                group.cancel_scope.cancel()
+                if not made.is_late:
+                    group.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 if stack.is_open:
@@ -191,33 +200,33 @@ class ContentEndpoint:
         if failure is not None:
             await self._end_failed(exchange, failure)
 
-    async def _make_and_send(
-        self, exchange: Exchange, wanted: content_answers.Wanted, stack: SourceStack, share: Share
-    ) -> None:
-        made = _Made()
-        is_made = anyio.Event()
-
-        async def make() -> None:
-            await share.reserve()
-            await anyio.to_thread.run_sync(
-                _make, exchange.request, wanted, self._content, stack, made, limiter=self._streamer.threads
-            )
-            is_made.set()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(make)
-            with anyio.move_on_after(self._streamer.settings.first_byte_s):
-                await is_made.wait()
-            timed_out = not is_made.is_set()
-            if timed_out:
-                # The thread ends under the source's own deadlines; the client need not wait for that.
+    async def _watch(self, exchange: Exchange, made: _Made, scope: anyio.CancelScope) -> None:
+        """End the request when its client is gone, or with 504 when nothing was made of it in time."""
+        with anyio.move_on_after(self._streamer.settings.first_byte_s) as first_byte:
+            await exchange.client_gone()
+        if first_byte.cancelled_caught:
+            if made.is_done:
+                await exchange.client_gone()
+            else:
+                # A thread that is at it ends under the source's own deadlines; the client need not wait for that.
+                made.is_late = True
                 await send_problem(exchange, self._first_byte_timeout(exchange.request))
-                group.cancel_scope.cancel()
-        if timed_out:
+        scope.cancel()
+
+    async def _make_and_send(
+        self, exchange: Exchange, wanted: content_answers.Wanted, made: _Made, stack: SourceStack, share: Share
+    ) -> None:
+        await share.reserve()
+        await anyio.to_thread.run_sync(
+            _make, exchange.request, wanted, self._content, stack, made, limiter=self._streamer.threads
+        )
+        if made.is_late:
             return
+        made.is_done = True
         if made.error is not None:
             raise made.error
-        assert made.answer is not None and made.first is not None
+        assert made.answer is not None
+        assert made.first is not None
         share.settle(made.first.size)
         await self._send(exchange, made.answer, made.first, stack, share)
 
@@ -255,13 +264,6 @@ class ContentEndpoint:
         if not isinstance(failure, FungiStorError | SlowReaderError | BodyFailedError | OSError):
             log.error("request %s failed while sending", exchange.request.request_id, exc_info=failure)
         await exchange.abort(f"phase {exchange.request.phase}: {failure}")
-
-
-async def _leave_with_client(exchange: Exchange, scope: anyio.CancelScope) -> None:
-    """Cancel everything for this request as soon as its client is gone."""
-    while (await exchange.receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
 
 
 def _make(request: Request, wanted: content_answers.Wanted, content: Content, stack: SourceStack, made: _Made) -> None:
