@@ -1,16 +1,19 @@
 """What a pool of members must do, whoever the members are: the suite runs on fakes and on real daemons.
 
 A test class derives from `ShardStoreContract` and gives a fixture `cluster`, a running `Cluster` of at least six
-members that hold nothing but, if they like, identity values.
+members that hold nothing but, if they like, identity values. A store that is no pool derives from `ShardPortContract`,
+which asks for no more than the use cases do (`fungistor.objects.ports.ShardStore`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import pytest
 
@@ -19,18 +22,17 @@ from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import content_root, payload_root, shard_tag
 from fungistor.errors import NotEnoughShardsError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, StripeId
+from fungistor.objects import ports
 from fungistor.placement import Member, PlacementTable, Policy, plan
 from fungistor.placement.health import MemberState
-from fungistor.pool import Fetched, MemberSpec, Pool, Receipt, Soundness
+from fungistor.pool import MemberSpec, Pool, Receipt, Soundness
 
 LAYOUT = LayoutNumber(1)
 WAIT_S = 10.0
 
 
-class Cluster(Protocol):
+class Members(Protocol):
     """Running members, by number, with the power to fail them."""
-
-    def specs(self) -> list[MemberSpec]: ...
 
     def pause(self, number: MemberNumber) -> None:
         """From now on it accepts and never answers."""
@@ -47,6 +49,12 @@ class Cluster(Protocol):
         """Its namespace is empty now, and it serves on."""
 
 
+class Cluster(Members, Protocol):
+    """Members that a pool can connect to."""
+
+    def specs(self) -> list[MemberSpec]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A coded stripe, ready to be stored."""
@@ -58,7 +66,7 @@ class Sample:
     def data(self) -> bytes:
         return b"".join(payload for payload, _ in self.shards[: self.slot.k])
 
-    def data_from(self, fetched: Fetched) -> bytes:
+    def data_from(self, fetched: ports.Fetched) -> bytes:
         """The stripe's bytes, decoded from whatever shards came."""
         lost = {index: bytearray(self.slot.shard_bytes) for index in range(self.slot.k) if index not in fetched.shards}
         recover(self.slot.k, fetched.shards, {index: memoryview(part) for index, part in lost.items()})
@@ -110,8 +118,150 @@ def put(pool: Pool, stripe: Sample) -> frozenset[Receipt]:
     return result.receipts
 
 
-class ShardStoreContract:
+AnyMembers = TypeVar("AnyMembers", bound=Members)
+
+
+class ShardPortContract(ABC, Generic[AnyMembers]):
+    """Derive, give the fixture `cluster`, and say how to open a store of its six members with one layout, LAYOUT."""
+
+    @abstractmethod
+    def open_store(self, cluster: AnyMembers) -> AbstractContextManager[ports.ShardStore]:
+        """A store that has heard of nothing that happened to the members before."""
+
+    def test_every_shard_comes_back_as_it_was_put(self, cluster: AnyMembers) -> None:
+        """Whichever two shards are left over, payloads and tags are those that were stored."""
+        stripe = sample(101)
+        with self.open_store(cluster) as store:
+            put_whole(store, stripe)
+            for index in range(6):
+                kept = {index, (index + 1) % 6}
+                fetched = store.fetch(stripe.slot, None, fresh_payloads(stripe), exclude=set(range(6)) - kept)
+                assert set(fetched.shards) == kept
+                assert bytes(fetched.shards[index]) == stripe.shards[index][0]
+                assert fetched.tags[index] == stripe.shards[index][1]
+
+    def test_a_wanted_data_shard_comes_alone_into_its_place(self, cluster: AnyMembers) -> None:
+        """A range inside one data shard brings that shard and no other, where the caller wants it."""
+        stripe = sample(102)
+        buffer = bytearray(6 * 4096)
+        with self.open_store(cluster) as store:
+            put_whole(store, stripe)
+            fetched = store.fetch(
+                stripe.slot, [1], lambda index: memoryview(buffer)[index * 4096 : (index + 1) * 4096], exclude=()
+            )
+        assert set(fetched.shards) == {1}
+        assert buffer == bytes(4096) + stripe.shards[1][0] + bytes(4 * 4096)
+
+    def test_a_wanted_shard_that_is_gone_is_replaced_by_any_k(self, cluster: AnyMembers) -> None:
+        """Without the wanted shard k others come, from which it can be decoded."""
+        stripe = sample(103)
+        with self.open_store(cluster) as store:
+            put_whole(store, stripe)
+            cluster.kill(store.window(stripe.slot.stripe_id, LAYOUT, 6)[1])
+            fetched = store.fetch(stripe.slot, [1], fresh_payloads(stripe), exclude=())
+            assert 1 not in fetched.shards
+            assert len(fetched.shards) >= 2
+            assert stripe.data_from(fetched) == stripe.data
+
+    def test_shards_not_trusted_are_not_asked_for_again(self, cluster: AnyMembers) -> None:
+        """What the reader excludes never comes, even where it was wanted."""
+        stripe = sample(104)
+        with self.open_store(cluster) as store:
+            put_whole(store, stripe)
+            fetched = store.fetch(stripe.slot, [0], fresh_payloads(stripe), exclude={0, 3})
+            assert not {0, 3} & set(fetched.shards)
+            assert stripe.data_from(fetched) == stripe.data
+
+    def test_with_k_minus_one_left_the_dead_are_named(self, cluster: AnyMembers) -> None:
+        """A fetch that cannot succeed says how many shards it found, how many it takes, and whom it missed."""
+        stripe = sample(105)
+        with self.open_store(cluster) as store:
+            put_whole(store, stripe)
+            dead = store.window(stripe.slot.stripe_id, LAYOUT, 6)[1:]
+            for number in dead:
+                cluster.kill(number)
+            with pytest.raises(NotEnoughShardsError) as caught:
+                store.fetch(stripe.slot, None, fresh_payloads(stripe), exclude=())
+            assert (caught.value.found, caught.value.needed) == (1, 2)
+            assert set(caught.value.by_member) >= {store.name(number) for number in dead}
+
+    def test_a_put_settles_for_k_plus_two_and_says_who_owes(self, cluster: AnyMembers) -> None:
+        """Two dead members cost a debt each; the dead are then believed down; with a third the put is refused."""
+        stripe = sample(106)
+        with self.open_store(cluster) as store:
+            window = store.window(stripe.slot.stripe_id, LAYOUT, 6)
+            cluster.kill(window[0])
+            cluster.kill(window[3])
+            outcome = store.put(stripe.slot.stripe_id, LAYOUT, 2, 4, stripe.shards)
+            assert outcome.stored == {1, 2, 4, 5}
+            assert set(outcome.owed) == {0, 3}
+            assert not store.barrier(outcome.receipts).failed
+            assert set(store.members()) - set(store.up_members()) == {window[0], window[3]}
+            cluster.kill(window[5])
+            with pytest.raises(UnavailableError, match="only 3 of 6 members"):
+                store.put(stripe.slot.stripe_id, LAYOUT, 2, 4, stripe.shards)
+
+    def test_a_restart_before_the_barrier_is_noticed(self, cluster: AnyMembers) -> None:
+        """A daemon that restarted between shard and flush is named, and nobody else."""
+        stripe = sample(107)
+        with self.open_store(cluster) as store:
+            outcome = store.put(stripe.slot.stripe_id, LAYOUT, 2, 4, stripe.shards)
+            victim = store.window(stripe.slot.stripe_id, LAYOUT, 6)[2]
+            cluster.kill(victim)
+            cluster.restart(victim)
+            assert set(store.barrier(outcome.receipts).failed) == {victim}
+
+    def test_presence_is_true_false_or_unknown(self, cluster: AnyMembers) -> None:
+        """A shard is there, not there, or its member does not answer; three answers, never two."""
+        stripe, other = sample(108), sample(109)
+        with self.open_store(cluster) as store:
+            window = store.window(stripe.slot.stripe_id, LAYOUT, 6)
+            for index in (0, 1, 2, 3, 5):
+                store.put_shard(stripe.slot, index, *stripe.shards[index])
+            cluster.kill(window[3])
+            assert store.exists(stripe.slot) == {0: True, 1: True, 2: True, 3: None, 4: False, 5: True}
+            absent = store.exists(other.slot)
+            gone = store.window(other.slot.stripe_id, LAYOUT, 6).index(window[3])
+            assert absent == {index: None if index == gone else False for index in range(6)}
+
+    def test_inspection_tells_good_from_corrupt_missing_and_unknown(self, cluster: AnyMembers) -> None:
+        """Every shard is told by what was found where it should lie, and a shard put again is good again."""
+        stripe = sample(110)
+        with self.open_store(cluster) as store:
+            window = store.window(stripe.slot.stripe_id, LAYOUT, 6)
+            for index, held in {0: 0, 1: 0, 2: 2, 3: 3, 5: 5}.items():
+                store.put_shard(stripe.slot, index, *stripe.shards[held])
+            cluster.kill(window[5])
+            found = store.inspect(stripe.slot)
+            assert [str(found[index].soundness) for index in range(6)] == [
+                "good", "corrupt", "good", "good", "missing", "unknown"
+            ]  # fmt: skip
+            assert [found[index].member for index in range(6)] == list(window)
+            assert found[0].value == b"".join(stripe.shards[0])
+            receipts = {store.put_shard(stripe.slot, index, *stripe.shards[index]) for index in (1, 4)}
+            assert not store.barrier(receipts).failed
+            assert [str(shard.soundness) for shard in store.inspect(stripe.slot).values()].count("good") == 5
+            with pytest.raises(UnavailableError):
+                store.put_shard(stripe.slot, 5, *stripe.shards[5])
+
+
+def put_whole(store: ports.ShardStore, stripe: Sample) -> None:
+    """Store a sample on all its members, durably."""
+    outcome = store.put(stripe.slot.stripe_id, LAYOUT, stripe.slot.k, stripe.slot.m, stripe.shards)
+    assert not outcome.owed
+    assert not store.barrier(outcome.receipts).failed
+
+
+def fresh_payloads(stripe: Sample) -> Callable[[int], memoryview]:
+    """A new buffer for each shard."""
+    return lambda _: memoryview(bytearray(stripe.slot.shard_bytes))
+
+
+class ShardStoreContract(ShardPortContract[Cluster]):
     """Derive, and give the fixture `cluster`."""
+
+    def open_store(self, cluster: Cluster) -> AbstractContextManager[ports.ShardStore]:
+        return open_pool(cluster.specs())
 
     def test_what_was_put_is_fetched_bit_for_bit(self, cluster: Cluster) -> None:
         """Every shard comes back as it was stored, from the member that the window names."""

@@ -1,0 +1,349 @@
+"""Members in memory as one shard store: what the use cases stand on in tests and simulations.
+
+It keeps the port's promises over dicts, places by the production tables, asks in one fixed order and in no thread, so
+that a run follows from its arguments. Held to the same contract as the real pool.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fungistor.coding.manifest import Slot
+from fungistor.coding.shard import SHARD_TAG_BYTES, check_shard, shard_key
+from fungistor.errors import CorruptError, NotEnoughShardsError, UnavailableError
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, StripeId
+from fungistor.objects.ports import Buffer
+from fungistor.placement import PlacementTable, window
+
+SPARE_COPIES = 2
+"""As in the pool: a stripe that k + 2 members took is stored."""
+
+
+@dataclass(slots=True)
+class MemberFaults:
+    """What one member does wrong. Reads and writes alike, unless said otherwise.
+
+    down: it does not answer, and everybody knows. refuse: it does not answer, and the first who asks finds out.
+    owes: a put is never acknowledged, everything else is. lose: it acknowledges what it does not keep. flip_payload,
+    flip_tag: one bit of a value read is another. truncated: a value read lacks its last byte. unflushed: its barriers
+    fail.
+    """
+
+    down: bool = False
+    refuse: bool = False
+    owes: bool = False
+    lose: bool = False
+    flip_payload: bool = False
+    flip_tag: bool = False
+    truncated: bool = False
+    unflushed: bool = False
+
+
+@dataclass(slots=True)
+class MemoryMember:
+    """One member: its values by key, its faults, and which run of its daemon this is."""
+
+    number: MemberNumber
+    id: MemberId
+    values: dict[bytes, bytes] = field(default_factory=dict)
+    faults: MemberFaults = field(default_factory=MemberFaults)
+    run: int = 1
+    believed_down: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether a request to it is answered."""
+        return not (self.faults.down or self.faults.refuse)
+
+    def read(self, key: bytes) -> bytes | None:
+        """A value as this member gives it."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        told = bytearray(value)
+        if self.faults.flip_payload and len(told) > SHARD_TAG_BYTES:
+            told[(len(told) - SHARD_TAG_BYTES) // 2] ^= 1
+        if self.faults.flip_tag:
+            told[-1] ^= 1
+        return bytes(told[:-1] if self.faults.truncated else told)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReceipt:
+    """A run of a member acknowledged something."""
+
+    member: MemberNumber
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPut:
+    """`ports.PutOutcome`."""
+
+    stored: frozenset[int]
+    owed: Mapping[int, str]
+    receipts: frozenset[MemoryReceipt]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBarrier:
+    """`ports.BarrierOutcome`."""
+
+    failed: Mapping[MemberNumber, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFetched:
+    """`ports.Fetched`."""
+
+    shards: Mapping[int, memoryview]
+    tags: Mapping[int, bytes]
+    failures: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInspected:
+    """`ports.Inspected`."""
+
+    soundness: str
+    member: MemberNumber
+    value: bytes | None = None
+
+
+class MemoryStore:
+    """`fungistor.objects.ports.ShardStore` in memory. Thread-safe.
+
+    `asked` lists the (stripe id, index) of every shard that a fetch asked some member for, in order.
+    """
+
+    def __init__(
+        self, members: Mapping[MemberNumber, MemberId], layouts: Mapping[LayoutNumber, PlacementTable]
+    ) -> None:
+        self.all = {number: MemoryMember(number, name) for number, name in sorted(members.items())}
+        self.layouts = dict(layouts)
+        self.asked: list[tuple[StripeId, int]] = []
+        self.puts = 0
+        self._lock = threading.RLock()
+
+    # faults
+
+    def __getitem__(self, number: MemberNumber) -> MemoryMember:
+        return self.all[number]
+
+    def down(self, numbers: Iterable[MemberNumber]) -> None:
+        """These members are gone, and known to be."""
+        for number in numbers:
+            self.all[number].faults.down = True
+
+    def heal(self) -> None:
+        """No member has a fault any more, and all are believed up."""
+        for member in self.all.values():
+            member.faults, member.believed_down = MemberFaults(), False
+
+    def restart(self, number: MemberNumber) -> None:
+        """The member's daemon is another run now, with its values; its being gone has ended."""
+        member = self.all[number]
+        member.run += 1
+        member.faults.down = member.faults.refuse = member.believed_down = False
+
+    def values(self) -> dict[bytes, bytes]:
+        """All keys and values of all members."""
+        return {key: value for member in self.all.values() for key, value in member.values.items()}
+
+    # members
+
+    def newest_layout(self) -> LayoutNumber:
+        return max(self.layouts)
+
+    def members(self) -> list[MemberNumber]:
+        return list(self.all)
+
+    def up_members(self) -> list[MemberNumber]:
+        with self._lock:
+            return [m.number for m in self.all.values() if not (m.faults.down or m.believed_down)]
+
+    def name(self, number: MemberNumber) -> str:
+        return self.all[number].id
+
+    def window(self, stripe_id: StripeId, layout: LayoutNumber, shards: int) -> tuple[MemberNumber, ...]:
+        return window(self.layouts[layout], stripe_id, shards)
+
+    def _reach(self, number: MemberNumber) -> str:
+        """Why a member cannot be asked, "" when it can; asking teaches."""
+        member = self.all[number]
+        if member.answers:
+            return ""
+        member.believed_down = True
+        return "is down" if member.faults.down else "refused the connection"
+
+    # stripes
+
+    def put(
+        self, stripe_id: StripeId, layout: LayoutNumber, k: int, m: int, shards: Sequence[tuple[Buffer, bytes]]
+    ) -> MemoryPut:
+        with self._lock:
+            members = self.window(stripe_id, layout, k + m)
+            owed: dict[int, str] = {}
+            receipts: set[MemoryReceipt] = set()
+            for index, (number, (payload, tag)) in enumerate(zip(members, shards, strict=True)):
+                problem = self._store(number, shard_key(stripe_id, index), payload, tag)
+                if problem:
+                    owed[index] = problem
+                else:
+                    receipts.add(MemoryReceipt(number, self.all[number].run))
+            if len(members) - len(owed) < min(k + SPARE_COPIES, k + m):
+                why = "; ".join(f"{self.name(members[index])}: {reason}" for index, reason in owed.items())
+                raise UnavailableError(
+                    f"only {len(members) - len(owed)} of {len(members)} members can take their shard, "
+                    f"{k + SPARE_COPIES} are needed ({why})"
+                )
+            return MemoryPut(frozenset(set(range(k + m)) - set(owed)), owed, frozenset(receipts))
+
+    def _store(self, number: MemberNumber, key: bytes, payload: Buffer, tag: bytes) -> str:
+        """Keep a value; why it was not acknowledged, "" if it was."""
+        self.puts += 1
+        member = self.all[number]
+        if problem := self._reach(number):
+            return problem
+        if member.faults.owes:
+            return "no answer in time"
+        if not member.faults.lose:
+            member.values[key] = bytes(payload) + tag
+        return ""
+
+    def put_shard(self, slot: Slot, index: int, payload: Buffer, tag: bytes) -> MemoryReceipt:
+        with self._lock:
+            number = self.window(slot.stripe_id, self.newest_layout(), slot.k + slot.m)[index]
+            if problem := self._store(number, shard_key(slot.stripe_id, index), payload, tag):
+                raise UnavailableError(f"{self.name(number)} did not store a shard: {problem}")
+            return MemoryReceipt(number, self.all[number].run)
+
+    def barrier(self, receipts: Collection[MemoryReceipt]) -> MemoryBarrier:
+        failed: dict[MemberNumber, str] = {}
+        with self._lock:
+            for receipt in receipts:
+                member = self.all[receipt.member]
+                if problem := self._reach(receipt.member):
+                    failed[receipt.member] = problem
+                elif member.run != receipt.run:
+                    failed[receipt.member] = "its daemon restarted during the publish"
+                elif member.faults.unflushed:
+                    failed[receipt.member] = "did not flush in time"
+        return MemoryBarrier(failed)
+
+    # reading
+
+    def fetch(
+        self,
+        slot: Slot,
+        wanted: Collection[int] | None,
+        into: Callable[[int], memoryview],
+        *,
+        exclude: Collection[int] = (),
+    ) -> MemoryFetched:
+        with self._lock:
+            return _Reading(self, slot, into, exclude).run(wanted)
+
+    def places(self, slot: Slot, index: int) -> list[MemberNumber]:
+        """Where a shard may lie, by the newest layout first."""
+        shards = slot.k + slot.m
+        tables = [self.layouts[number] for number in sorted(self.layouts, reverse=True)]
+        found = [window(table, slot.stripe_id, shards)[index] for table in tables if table.row_len >= shards]
+        return list(dict.fromkeys(found))
+
+    def inspect(self, slot: Slot) -> dict[int, MemoryInspected]:
+        with self._lock:
+            return {index: self._inspect(slot, index) for index in range(slot.k + slot.m)}
+
+    def _inspect(self, slot: Slot, index: int) -> MemoryInspected:
+        found: list[MemoryInspected] = []
+        for number in self.places(slot, index):
+            value = None if self._reach(number) else self.all[number].read(shard_key(slot.stripe_id, index))
+            if not self.all[number].answers:
+                found.append(MemoryInspected("unknown", number))
+            elif value is None:
+                found.append(MemoryInspected("missing", number))
+            else:
+                try:
+                    check_shard(slot.stripe_id, index, value, slot.shard_bytes)
+                except CorruptError:
+                    found.append(MemoryInspected("corrupt", number))
+                else:
+                    return MemoryInspected("good", number, value)
+        return min(found, key=lambda shard: ("corrupt", "unknown", "missing").index(shard.soundness))
+
+    def exists(self, slot: Slot) -> dict[int, bool | None]:
+        with self._lock:
+            return {index: self._exists(slot, index) for index in range(slot.k + slot.m)}
+
+    def _exists(self, slot: Slot, index: int) -> bool | None:
+        key = shard_key(slot.stripe_id, index)
+        said = [None if self._reach(number) else key in self.all[number].values for number in self.places(slot, index)]
+        return True if True in said else None if None in said else False
+
+
+class _Reading:
+    """One fetch: the wanted data shards, then, if one of them does not come, any k in the order of their indices."""
+
+    def __init__(
+        self, store: MemoryStore, slot: Slot, into: Callable[[int], memoryview], exclude: Collection[int]
+    ) -> None:
+        self._store = store
+        self._slot = slot
+        self._into = into
+        self._exclude = exclude
+        self._shards: dict[int, memoryview] = {}
+        self._tags: dict[int, bytes] = {}
+        self._failures: dict[int, str] = {}
+        self._by_member: dict[str, str] = {}
+
+    def run(self, wanted: Collection[int] | None) -> MemoryFetched:
+        slot = self._slot
+        first = sorted(wanted) if wanted is not None else []
+        if len(first) < slot.k and first and not set(first) & set(self._exclude):
+            up = set(self._store.up_members())
+            if all(self._store.places(slot, index)[0] in up for index in first):
+                for index in first:
+                    self._ask(index)
+                if set(first) <= set(self._shards):
+                    return self._fetched()
+        for index in range(slot.k + slot.m):
+            if len(self._shards) >= slot.k:
+                break
+            if index not in self._shards and index not in self._failures:
+                self._ask(index)
+        if len(self._shards) < slot.k:
+            raise NotEnoughShardsError(found=len(self._shards), needed=slot.k, by_member=self._by_member)
+        return self._fetched()
+
+    def _fetched(self) -> MemoryFetched:
+        return MemoryFetched(self._shards, self._tags, self._failures)
+
+    def _ask(self, index: int) -> None:
+        for number in self._store.places(self._slot, index):
+            problem = self._try(index, number)
+            if not problem:
+                self._failures.pop(index, None)
+                return
+            self._failures.setdefault(index, problem)
+            self._by_member.setdefault(self._store.name(number), problem)
+
+    def _try(self, index: int, number: MemberNumber) -> str:
+        """Bring a shard from one of its places; why it did not come, "" if it did."""
+        slot, store = self._slot, self._store
+        if index in self._exclude:
+            return "excluded as corrupt"
+        store.asked.append((slot.stripe_id, index))
+        if problem := store._reach(number):  # noqa: SLF001 one class in two parts
+            return problem
+        value = store[number].read(shard_key(slot.stripe_id, index))
+        if value is None:
+            return "does not have it"
+        if len(value) != slot.shard_bytes + SHARD_TAG_BYTES:
+            return f"has a value of {len(value)} bytes, not of {slot.shard_bytes + SHARD_TAG_BYTES}"
+        view = self._into(index)
+        view[:] = value[: slot.shard_bytes]
+        self._shards[index], self._tags[index] = view, value[slot.shard_bytes :]
+        return ""
