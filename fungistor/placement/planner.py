@@ -21,6 +21,11 @@ from fungistor.placement.quota import Domain, quotas, split
 from fungistor.placement.table import GROUPS, MEMBERS_MAX, PlacementTable
 from fungistor.placement.topology import Member
 
+ORDERS = 64
+"""Orders of the rows where each row has all members. A stripe with fewer shards leaves out neighbours: with one order most
+pairs of members could never be left out together, and a publish while both are down would have no window to go to; with
+one for each row any five losses would be fatal to some tiny stripe, and the table would take 59 KB."""
+
 SLABS = 16
 """Pieces of a first table that order their members differently. One piece would give the fewest distinct rows
 (members / n copysets), but then a lost member is rebuilt from 19 others only; 16 let hundreds help."""
@@ -129,16 +134,17 @@ def _first_rows(
     """
     slabs = SLABS if len(target) > row_len else 1
     height = GROUPS // slabs
+    # Where rows have all members, only their order differs; elsewhere rows leave out different members already.
+    orders = [_order(number, row_len) for number in range(ORDERS if slabs == 1 else 1)]
     left = dict(target)
     rows: list[tuple[MemberNumber, ...]] = []
-    turn = _spread(row_len)
     for slab in range(slabs):
         part = split(left, domains, height, GROUPS - slab * height)
         left = {member: count - part[member] for member, count in left.items()}
         sequence = [member for member in _shuffled(domains, slab) for _ in range(part[member])]
         for row in range(height):
             entries = sequence[row::height]
-            rows.append(tuple(MemberNumber(entries[place]) for place in turn))
+            rows.append(tuple(MemberNumber(entries[place]) for place in orders[len(rows) % len(orders)]))
     return tuple(rows)
 
 
@@ -152,16 +158,10 @@ def _shuffled(domains: Sequence[Domain], slab: int) -> Iterator[int]:
         yield from sorted((number for number, _ in domain.members), key=rank)
 
 
-def _spread(row_len: int) -> list[int]:
-    """An order of a row's places in which neighbours stood far apart, so that a short window crosses domains."""
-    stride = next(step for step in range(row_len * 3 // 8, row_len + 2) if _coprime(step, row_len))
-    return [place * stride % row_len for place in range(row_len)]
-
-
-def _coprime(a: int, b: int) -> bool:
-    while b:
-        a, b = b, a % b
-    return a == 1
+def _order(number: int, row_len: int) -> list[int]:
+    """Order `number` of a row's places."""
+    seed = blake3(b"row order" + number.to_bytes(2, "little")).digest(length=4 * row_len)
+    return sorted(range(row_len), key=lambda place: (seed[4 * place : 4 * place + 4], place))
 
 
 def _kept_rows(
