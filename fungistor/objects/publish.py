@@ -45,7 +45,7 @@ from fungistor.objects.scan import (
     total_size,
 )
 from fungistor.objects.sealer import Batch, ChunkReader, Keep, Sealer, leaves_of
-from fungistor.objects.session import Session, Settlement, WrittenStripe
+from fungistor.objects.session import Draw, Session, Settlement, WrittenStripe
 from fungistor.objects.spool import Spool, StoredBlock
 from fungistor.objects.stripe_writer import StripeWriter
 
@@ -75,6 +75,7 @@ class PublishPorts:
     """Bring an object's missing shards back; None where that cannot be done and it has to be stored again."""
     journal: str
     stdin: BinaryIO
+    draw: Draw = os.urandom
 
 
 def check_options(options: PublishOptions, paths: Sequence[str]) -> Profile:
@@ -226,7 +227,7 @@ class _Publish:
     def run(self) -> PublishOutcome:
         size = self._reading.size_ahead()
         with (
-            Session(self._ports.journal, self._ports.store) as session,
+            Session(self._ports.journal, self._ports.store, self._ports.draw) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
         ):
             return self._store(session, spool, size)

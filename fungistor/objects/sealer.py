@@ -196,7 +196,8 @@ class Sealer:
         try:
             for batch, future in iter(self._queue.get, None):
                 if self._given_up():
-                    future.cancel()
+                    # Whoever waits for this batch must meet the reason, not a bare cancellation.
+                    future.set_exception(self._error or FailedError("the publish was given up"))
                     continue
                 try:
                     future.set_result(leaves_of(batch, reader, keep))

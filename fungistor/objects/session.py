@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,10 @@ that it can, and a draw takes some 10 us."""
 
 DURABLE_MARGIN = 2
 """A stripe counts as published with this many shards more than it takes to read it."""
+
+
+Draw = Callable[[int], bytes]
+"""Draws that many random bytes. A session's id and secret come from here, and so all places of its shards."""
 
 
 def value_bytes(slot: Slot) -> int:
@@ -68,9 +72,9 @@ class Settlement:
 class Session:
     """Thread-safe. Use as a context manager: the journal entry goes with it, unless the process dies."""
 
-    def __init__(self, journal: str, store: ShardStore) -> None:
-        self.id = SessionId(os.urandom(16))
-        self._secret = os.urandom(32)
+    def __init__(self, journal: str, store: ShardStore, draw: Draw = os.urandom) -> None:
+        self.id = SessionId(draw(16))
+        self._secret = draw(32)
         self._store = store
         self.folder = os.path.join(journal, self.id.hex())
         self._lock = threading.Lock()

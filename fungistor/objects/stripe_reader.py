@@ -17,7 +17,7 @@ from fungistor.coding.manifest import ListSlot, Slot, Stored
 from fungistor.coding.seal import block_aad, open_sealed
 from fungistor.coding.shard import payload_root, shard_tag
 from fungistor.dag.cid import verify
-from fungistor.errors import CorruptError
+from fungistor.errors import CorruptError, UnavailableError
 from fungistor.objects.ports import ShardStore
 
 OnCorrupt = Callable[[Slot, int], None]
@@ -76,11 +76,17 @@ class HeldStripe:
         def into(index: int) -> memoryview:
             return view[index * size : (index + 1) * size] if index < slot.k else memoryview(bytearray(size))
 
-        fetched = self._store.fetch(slot, missing, into, exclude=self._liars)
-        for index, payload in fetched.shards.items():
-            self._fetched[index] = (payload, fetched.tags[index])
-            if index < slot.k:
-                self._whole.add(index)
+        if len(self._fetched) < slot.k:
+            try:
+                fetched = self._store.fetch(slot, missing, into, exclude=self._liars)
+            except UnavailableError:
+                # The buffer may hold pieces of what came too late, and a liar may be mended before it is asked again.
+                self.drop()
+                raise
+            for index, payload in fetched.shards.items():
+                self._fetched[index] = (payload, fetched.tags[index])
+                if index < slot.k:
+                    self._whole.add(index)
         lost = [index for index in missing if index not in self._whole]
         if lost:
             have = {index: payload for index, (payload, _) in self._fetched.items()}
