@@ -35,7 +35,7 @@ from fungistor.zdb.daemon.wire import (
 Handler = Callable[[Session, list[Argument]], Reply]
 
 INTERNAL: Final = b"-Internal Error\r\n"
-_PIECES_ABOVE_BYTES: Final = 64 << 10
+_PIECES_ABOVE_BYTES: Final = 16 << 10
 _PASSWORD_BYTES_MAX: Final = 128
 _INT64: Final = (1 << 63) - 1
 
@@ -149,6 +149,8 @@ def check_set(session: Session, args: list[Argument]) -> Put:
 
 def set_answers(session: Session, puts: list[Put]) -> list[bytes]:
     """Store and return the replies in order."""
+    if len(puts) == 1:
+        return [_set_answer(session, puts[0])]
     replies = []
     for answer in session.namespace.put_many(puts):
         if isinstance(answer, ReplyError):
@@ -161,8 +163,19 @@ def set_answers(session: Session, puts: list[Put]) -> list[bytes]:
     return replies
 
 
+def _set_answer(session: Session, put: Put) -> bytes:
+    try:
+        answer = session.namespace.put(put)
+    except ReplyError as refusal:
+        return error(refusal.text)
+    if answer is None:
+        return NIL
+    session.wrote = True
+    return bulk(answer)
+
+
 def set_(session: Session, args: list[Argument]) -> Reply:
-    return set_answers(session, [check_set(session, args)])[0]
+    return _set_answer(session, check_set(session, args))
 
 
 def delete(session: Session, args: list[Argument]) -> Reply:

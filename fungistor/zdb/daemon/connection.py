@@ -19,9 +19,15 @@ from fungistor.zdb.daemon.namespace import Put
 from fungistor.zdb.daemon.session import BarrierWanted, Context, Session
 from fungistor.zdb.daemon.wire import Argument, ProtocolError, ReplyError, RequestParser, error
 
+_RECEIVE_BYTES: Final = 80 << 10
+"""One for all connections: a value of 64 KiB with its words arrives in one read."""
+_LEAD_BYTES: Final = 4 << 10
+"""What is read there after a value that did not fit: the next one's words, so that its bytes go where they belong."""
 OUTPUT_HIGH_BYTES: Final = 256 << 10
 """Unsent replies beyond this stop the connection; one more reply may come on top."""
 _BATCH_BYTES: Final = 64 << 10
+_JOIN_BYTES: Final = 4 << 10
+"""Replies shorter than this on average are joined; longer ones cost less as a vector."""
 STALL_S: Final = 10.0
 """A client that stops in the middle of a value gives its buffer up after this, when others wait for one."""
 
@@ -40,7 +46,8 @@ class Hub:
         self.loop = loop
         self.sync = sync
         self.buffers = BufferPool()
-        self.receive = memoryview(bytearray(64 << 10))
+        self.receive = memoryview(bytearray(_RECEIVE_BYTES))
+        self.lead = self.receive[:_LEAD_BYTES]
         self.connections: set[Connection] = set()
         self.empty = asyncio.Event()
 
@@ -57,6 +64,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._stream: Iterator[bytes] | None = None
+        self._lead = hub.receive
         self._blocked = False
         self._choked = False
         self._closing = False
@@ -87,7 +95,7 @@ class Connection(asyncio.BufferedProtocol):
         self._stream = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        return self._parser.wants() or self._hub.receive
+        return self._parser.wants() or self._lead
 
     def buffer_updated(self, nbytes: int) -> None:
         self._hub.context.stats.rx_bytes += nbytes
@@ -96,8 +104,10 @@ class Connection(asyncio.BufferedProtocol):
             self._parser.filled(nbytes)
             if self._parser.wants():
                 return
+            self._lead = self._hub.lead
         else:
             self._parser.feed(bytes(self._hub.receive[:nbytes]))
+            self._lead = self._hub.receive
         self._proceed()
 
     def eof_received(self) -> bool:
@@ -249,7 +259,7 @@ class Connection(asyncio.BufferedProtocol):
         self._hub.context.stats.tx_bytes += self._out_bytes
         if len(self._out) == 1:
             self._transport.write(self._out[0])
-        elif self._out_bytes <= 2 * _BATCH_BYTES:
+        elif self._out_bytes <= _JOIN_BYTES * len(self._out):
             self._transport.write(b"".join(self._out))
         else:
             self._transport.writelines(self._out)

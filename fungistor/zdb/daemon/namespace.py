@@ -201,6 +201,23 @@ class Namespace:
 
     # writing
 
+    def put(self, put: Put) -> bytes | None:
+        """Store one value; return its key, or None where that very value was there already.
+
+        Raises:
+            ReplyError: why it was refused.
+        """
+        write, old = self._prepare(put, 0)
+        if write is None:
+            return None
+        if not self._has_room(len(put.value), 0, len(put.key)):
+            self.rotate()
+        try:
+            self._commit([write], [old])
+        except WriteError as error:
+            raise ReplyError(f"Cannot write {error.where} right now") from error
+        return put.key
+
     def put_many(self, puts: Sequence[Put]) -> list[bytes | ReplyError | None]:
         """Store values under distinct keys, in as few writes as it takes.
 
@@ -247,14 +264,12 @@ class Namespace:
             return
         try:
             self._commit(batch.writes, batch.olds)
-        except WriteError as error:
-            if len(batch.writes) == 1:
-                answers[batch.positions[0]] = ReplyError(f"Cannot write {error.where} right now")
-                return
-            for position, write, old in zip(batch.positions, batch.writes, batch.olds, strict=True):
-                single = _Batch()
-                single.add(position, write, old)
-                self._store(single, answers)
+        except WriteError:
+            for position, write in zip(batch.positions, batch.writes, strict=True):
+                try:
+                    self.put(Put(write.key, write.payload, write.timestamp))
+                except ReplyError as error:
+                    answers[position] = error
 
     def delete(self, key: bytes, entry: tuple[int, ...], timestamp: int) -> None:
         """Delete a live key.

@@ -43,7 +43,7 @@ class Write:
     """One record to append; the offsets are filled in by the append."""
 
     key: bytes
-    payload: Buffer
+    payload: bytes | memoryview
     crc: int
     timestamp: int
     flags: int = 0
