@@ -22,9 +22,9 @@ from fungistor.placement.table import GROUPS, MEMBERS_MAX, PlacementTable
 from fungistor.placement.topology import Member
 
 ORDERS = 64
-"""Orders of the rows where each row has all members. A stripe with fewer shards leaves out neighbours: with one order most
-pairs of members could never be left out together, and a publish while both are down would have no window to go to; with
-one for each row any five losses would be fatal to some tiny stripe, and the table would take 59 KB."""
+"""Orders of the rows where each row has all members. A stripe with fewer shards leaves out neighbours: with one order
+most pairs of members could never be left out together, and a publish while both are down would have no window to go to;
+with one for each row any five losses would be fatal to some tiny stripe, and the table would take 59 KB."""
 
 SLABS = 16
 """Pieces of a first table that order their members differently. One piece would give the fewest distinct rows
