@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from fungistor.errors import FailedError
+from fungistor.keys.files import ROOT_KEY_VARIABLE
 from fungistor.node.process import DATAGRAM_BYTES_MAX
 
 KILL_WAIT_S = 5.0
@@ -106,11 +107,13 @@ class Children:
         self._gone = threading.Event()
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            words = [sys.executable, "-m", "fungistor.node.zygote", str(theirs.fileno()), str(os.getpid())]
+            words = [sys.executable, "-P", "-m", "fungistor.node.zygote", str(theirs.fileno()), str(os.getpid())]
             # Blocked until it ignores them: a Ctrl-C while it loads must not end it before `up` says so.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
             try:
-                self._zygote = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2)
+                self._zygote = subprocess.Popen(
+                    words, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, env=_environment()
+                )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._reader = threading.Thread(target=self._read, name="children", daemon=True)
@@ -212,6 +215,11 @@ class Children:
         with self._lock:
             del self._children[child.number]
         self._on_exit(child)
+
+
+def _environment() -> dict[str, str]:
+    """What members and gateways see of the environment: never the root key, which they have no use for."""
+    return {name: value for name, value in os.environ.items() if name != ROOT_KEY_VARIABLE}
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, every_s: float = 0.005) -> bool:

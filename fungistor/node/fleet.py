@@ -80,6 +80,7 @@ class _Member:
     child: Child | None = None
     started: float = 0.0
     failures: int = 0
+    told: str = ""
     not_before: float = 0.0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -111,6 +112,7 @@ class Fleet:
         self._on_change = on_change
         self._closing = False
         self._file_lock = threading.Lock()
+        self._layout_lock = threading.Lock()
         numbers = roll.numbers()
         self._members = {member.id: _Member(member, numbers.get(member.id)) for member in members}
 
@@ -269,7 +271,7 @@ class Fleet:
                 if planned is not None:
                     self._claims.claim(member.spec, planned, admin)
                 self._claims.check(member.spec, planned or member.number or MemberNumber(0))
-                member.condition, member.reason = "running", ""
+                member.condition, member.reason, member.told = "running", "", ""
                 member.started = time.monotonic()
             except MemberWipedError as error:
                 log.warning("%s: %s", member.spec.id, error)
@@ -282,7 +284,9 @@ class Fleet:
                 member.condition = "failed"
                 member.reason = _say(error)
                 member.not_before = time.monotonic() + wait_s
-                log.warning("%s is down: %s; tried again in %g s", member.spec.id, member.reason, wait_s)
+                if member.reason != member.told:  # a cause that lasts is told once
+                    log.warning("%s is down: %s; it is tried again and again", member.spec.id, member.reason)
+                member.told = member.reason
 
     def _start_process(self, member: _Member) -> str:
         """Run the daemon, on its old port if that is free. Gives the admin password of this run."""
@@ -317,14 +321,14 @@ class Fleet:
                 f"{name} is not wiped but {self._line(member)['state']}: a reset would throw its shards away",
                 hint="stop it and delete its folder first, if that is what you want",
             )
-        number = self._roll.next_number()
-        shutil.rmtree(self._home.member_folder(name), ignore_errors=True)
-        self._launch(member, number)
-        self._require_running(member)
-        self._roll.commit(
-            [(m.spec, number if m is member else m.number) for m in self._members.values() if m.number is not None]
-        )
-        member.number = number
+        with self._layout_lock:  # one layout at a time: two resets at once would draw one number
+            number = self._roll.next_number()
+            shutil.rmtree(self._home.member_folder(name), ignore_errors=True)
+            self._launch(member, number)
+            self._require_running(member)
+            members = [(m.spec, number if m is member else m.number) for m in self._members.values()]
+            self._roll.commit([(spec, known) for spec, known in members if known is not None])
+            member.number = number
 
     def _resume(self, member: _Member) -> None:
         child = self._running_child(member, "resumed")

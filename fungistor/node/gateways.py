@@ -149,7 +149,7 @@ class Gateways:
     def _launch(self, slot: _Slot) -> int:
         """Start a worker and give the pipe that tells when it serves."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        argv = [sys.executable, "-m", "gateway", "--home", self._home, "--fd", "{0}", "--ready-fd", "{1}"]
+        argv = [sys.executable, "-P", "-m", "gateway", "--home", self._home, "--fd", "{0}", "--ready-fd", "{1}"]
         try:
             slot.child = self._children.program(slot.name, argv, [self._listener.fileno(), writing])
         except BaseException:

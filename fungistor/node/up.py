@@ -6,11 +6,12 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import FrameType
@@ -49,6 +50,9 @@ PAY_EVERY_S = 2.0
 PAY_OBJECTS = 16
 INDEX_EVERY_S = 0.5
 
+FILES_MAX = 65_536
+USERS_WAIT_S = 10.0
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
@@ -83,44 +87,52 @@ def serve(options: UpOptions, *, say: Callable[[str], None], on_ready: Callable[
         )
     options.home.prepare()
     lock = options.home.lock()
+    up = _Up(options, say)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    # Under nohup a hang-up is ignored, and stays so.
+    heeded = [number for number in SIGNALS if number != signal.SIGHUP or before[number] is not signal.SIG_IGN]
     try:
-        with _signals_stop():
-            up = _Up(options, say)
-            try:
-                up.start()
-                on_ready(up.ready_object())
-                anyio.run(up.run)
-            except _Stopping:
-                pass
-            finally:
-                _next_signal_ends_at_once(say)
-                up.close()
+        _raise_file_limit()
+        _on_signals(heeded, lambda: _stop_starting(heeded, say))
+        up.start()
+        on_ready(up.ready_object())
+        # From here a signal is only noted: one that came into the middle of a running event loop would be lost.
+        _on_signals(heeded, up.signalled.set)
+        anyio.run(up.run, heeded)
+    except _Stopping:
+        pass
     finally:
+        _on_signals(heeded, lambda: _end_at_once(say))
+        up.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(lock)
     return 0
 
 
-@contextlib.contextmanager
-def _signals_stop() -> Iterator[None]:
-    before = {number: signal.signal(number, _stop) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _on_signals(numbers: Iterable[signal.Signals], act: Callable[[], None]) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        act()
+
+    for number in numbers:
+        signal.signal(number, handle)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def _stop_starting(numbers: Iterable[signal.Signals], say: Callable[[str], None]) -> None:
+    _on_signals(numbers, lambda: _end_at_once(say))  # first: a second signal must not interrupt the drain like this
     raise _Stopping
 
 
-def _next_signal_ends_at_once(say: Callable[[str], None]) -> None:
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        say("stopped at once")
-        os._exit(130)  # the zygote, and with it every process, follows
+def _end_at_once(say: Callable[[str], None]) -> None:
+    say("stopped at once")
+    os._exit(130)  # the zygote, and with it every process, follows
 
-    for number in SIGNALS:
-        signal.signal(number, end)
+
+def _raise_file_limit() -> None:
+    """Have as many descriptors as the system allows: a gateway worker needs one for each client, and for each member."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @dataclass(slots=True)
@@ -138,6 +150,9 @@ class _Up:
     workers: list[Worker] = field(default_factory=list)
     change_lock: threading.Lock = field(default_factory=threading.Lock)
     ready_file: str = ""
+    signalled: threading.Event = field(default_factory=threading.Event)
+    users: int = 0
+    idle: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def home(self) -> Home:
@@ -177,7 +192,7 @@ class _Up:
         self.control = ControlServer(home, self._answer)
         self._announce()
 
-    async def run(self) -> None:
+    async def run(self, signals: Sequence[signal.Signals]) -> None:
         """Keep everything running until a signal comes.
 
         Raises: FailedError where the zygote, and with it every process, is gone.
@@ -192,9 +207,11 @@ class _Up:
         ]
         async with anyio.create_task_group() as group:
             group.start_soon(run_workers, self.workers)
-            group.start_soon(self._end_on_signal, group.cancel_scope)
+            group.start_soon(self._end_on_signal, signals, group.cancel_scope)
             # Left behind when a signal comes; the thread ends with the zygote, which the drain ends.
             await anyio.to_thread.run_sync(self.children.wait_broken, abandon_on_cancel=True)
+            group.cancel_scope.cancel()
+        if self.children.broken:
             raise FailedError(
                 "the process that starts members and gateways was killed, and they with it",
                 hint="start the network again with `fungistor up`; what was acknowledged is on its disks",
@@ -231,11 +248,11 @@ class _Up:
         if self.listener is not None:
             self.listener.close()
 
-    async def _end_on_signal(self, scope: anyio.CancelScope) -> None:
-        with anyio.open_signal_receiver(*SIGNALS) as signals:
-            async for _ in signals:
-                scope.cancel()
-                return
+    async def _end_on_signal(self, numbers: Sequence[signal.Signals], scope: anyio.CancelScope) -> None:
+        with anyio.open_signal_receiver(*numbers) as signals:
+            if not self.signalled.is_set():  # by one that came before the receiver stood
+                await anext(aiter(signals))
+            scope.cancel()
 
     def _clear_ready_file(self) -> None:
         """Take away a ready file that a killed `up` left, before anybody believes it."""
@@ -251,6 +268,11 @@ class _Up:
     def _members(self) -> list[PoolMember]:
         home, asked = self.home, self.options.members
         if not os.path.exists(home.pool_file):
+            if os.path.exists(home.catalog_log):
+                raise FailedError(
+                    f"{home.pool_file} is gone, and with it the addresses and passwords of this network's members",
+                    hint="restore it from a copy of the home",
+                )
             members = new_members(asked or MEMBERS_DEFAULT)
             save_pool(home.pool_file, members)
             return members
@@ -301,10 +323,25 @@ class _Up:
             raise failures[0]
         return {"members": cast("list[Message]", results)}
 
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[Network]:
+        """The network for the time of one step: it is not closed under the hands of who uses it."""
+        with self.idle:
+            assert self.network is not None
+            network = self.network
+            self.users += 1
+        try:
+            yield network
+        finally:
+            with self.idle:
+                self.users -= 1
+                self.idle.notify_all()
+
     def _probe(self) -> bool:
         """Ask every member whether it is there, and leave the answers where short commands find a first guess."""
-        assert self.network is not None and self.fleet is not None
-        states = self.network.probe()
+        assert self.fleet is not None
+        with self._using() as network:
+            states = network.probe()
         for line in self.fleet.lines():
             if line["state"] != "up":  # what was done to a member by hand is known better here than by asking it
                 states[str(line["id"])] = {"state": line["state"], "reason": line["reason"]}
@@ -312,12 +349,12 @@ class _Up:
         return False
 
     def _pay(self) -> bool:
-        assert self.network is not None
-        return self.network.pay_owed(PAY_OBJECTS) > 0
+        with self._using() as network:
+            return network.pay_owed(PAY_OBJECTS) > 0
 
     def _index(self) -> bool:
-        assert self.network is not None
-        return self.network.catch_up_index()
+        with self._using() as network:
+            return network.catch_up_index()
 
     def _pool_changed(self) -> None:
         """A member has another address or number: let everything that keeps connections begin anew with it."""
@@ -327,7 +364,11 @@ class _Up:
                 self.gateways.replace_all()
 
     def _reopen(self) -> None:
-        old, self.network = self.network, open_network(self.home)
+        new = open_network(self.home)
+        with self.idle:
+            # Those at work end by their own deadlines; new ones wait at this lock.
+            self.idle.wait_for(lambda: self.users == 0, USERS_WAIT_S)
+            old, self.network = self.network, new
         if old is not None:
             old.close()
 

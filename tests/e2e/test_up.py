@@ -6,6 +6,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -240,6 +242,32 @@ def test_kill_of_up_ends_every_process(tmp_path: Path) -> None:
         assert {line["state"] for line in again.lines("member", "list")} == {"up"}
 
 
+@pytest.mark.parametrize("delay_s", [0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
+def test_a_signal_while_starting_leaves_nothing(tmp_path: Path, delay_s: float) -> None:
+    """However far a start has come, SIGTERM ends it without a traceback or a process left, and the next one succeeds."""
+    home = tmp_path / "home"
+    log = tmp_path / "log"
+    words = [sys.executable, "-m", "fungistor.node", "--home", str(home), "up", "--gateway", "127.0.0.1:0"]
+    with log.open("wb") as file:
+        process = subprocess.Popen([*words, "--members", "5"], stdout=file, stderr=file, start_new_session=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(delay_s)
+    process.terminate()
+    assert process.wait(WAIT_S) in (0, 143, -signal.SIGTERM), log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert wait_until(lambda: not _group_lives(process.pid), WAIT_S)
+    with running(home, ["--members", "5"] if not (home / "pool.toml").exists() else []) as up:
+        assert {line["state"] for line in up.lines("member", "list")} == {"up"}
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_too_few_members_are_refused(tmp_path: Path) -> None:
     """Any four members may die, so a network of four is refused before anything is made."""
     done = fungistor(tmp_path / "home", "up", "--members", "4", "--gateway", "127.0.0.1:0")
@@ -254,6 +282,7 @@ def test_the_death_of_the_fork_server_ends_up_with_an_error(tmp_path: Path) -> N
     zygote.kill()
     assert up.process.wait(WAIT_S) == 1
     assert "killed" in up.log.read_text()
+    assert "Traceback" not in up.log.read_text()
     assert not up.ready_file.exists()
 
 

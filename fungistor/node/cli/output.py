@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -33,8 +34,9 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say something to the person at the terminal; never part of the result."""
-        self.err.write(text + "\n")
-        self.err.flush()
+        with contextlib.suppress(OSError):  # a terminal that was closed harms nothing but itself
+            self.err.write(text + "\n")
+            self.err.flush()
 
     def error(self, error: FungiStorError, what: str = "") -> None:
         if self.as_json:

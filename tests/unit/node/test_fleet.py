@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,6 +210,17 @@ def test_a_wiped_member_stays_down_until_it_is_reset_under_a_new_number(world: W
     assert world.roll.layouts[-1][M02] == 2
     assert pings(member(world, M01), COUNT + 1)
     assert world.changes == 1
+
+
+def test_two_resets_at_once_draw_two_numbers(world: World) -> None:
+    """Members that are reset together become two new members, in two layouts."""
+    for name in (M01, M02):
+        world.fleet.stop(name)
+        shutil.rmtree(world.home.member_folder(name))
+    with ThreadPoolExecutor() as pool:
+        lines = list(pool.map(lambda name: world.fleet.start(name, reset=True), (M01, M02)))
+    assert sorted(int(str(line["number"])) for line in lines) == [COUNT + 1, COUNT + 2]
+    assert len(world.roll.layouts) == 3
 
 
 def test_a_member_wiped_while_nothing_ran_is_noticed(world: World) -> None:
