@@ -14,7 +14,7 @@ from fungistor.placement.read_plan import Outcome, ReadPlan, Source
 from fungistor.pool.ground import TROUBLE_S, Ground
 from fungistor.pool.members import Fetched
 from fungistor.pool.places import Place
-from fungistor.pool.round import Done, Event, Failed, Heard, Round
+from fungistor.pool.round import Done, Event, Failed, Heard, Round, Silence
 from fungistor.zdb.replies import ValueReply
 from fungistor.zdb.resp import command
 
@@ -184,9 +184,9 @@ class Gather:
         silent = {*plan.silent(), *plan.failures()}
         for source in asking.outstanding():
             waited = now - self._arrivals[source].asked_at
-            heard = asking.abandon(source)
-            if source in silent and not heard:
-                self._ground.silent(source.member, waited)
+            silence = asking.abandon(source)
+            if source in silent and silence is not Silence.SPOKE:
+                self._ground.silent(source.member, waited, silence)
                 self._failures[source] = f"no answer in {waited * 1000:.0f} ms"
             elif source in silent or (source.late_s is not None and waited > source.late_s):
                 self._ground.abandoned(source.member, self._work, waited)

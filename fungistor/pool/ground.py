@@ -13,6 +13,7 @@ from fungistor.placement.topology import round_trip_guess_s
 from fungistor.pool.members import MemberSpec
 from fungistor.pool.places import Places
 from fungistor.pool.prober import Prober
+from fungistor.pool.round import Silence
 from fungistor.pool.stock import Stock
 
 TROUBLE_S = 0.010
@@ -67,9 +68,13 @@ class Ground:
         now = self.clock()
         self._note(number, lambda health: health.abandoned(work, seconds, now))
 
-    def silent(self, number: MemberNumber, seconds: float) -> None:
-        now = self.clock()
-        self._note(number, lambda health: health.silent(now, f"no answer in {seconds * 1000:.0f} ms"))
+    def silent(self, number: MemberNumber, seconds: float, silence: Silence) -> None:
+        """A request was given up after so long; who said something meanwhile is not to blame."""
+        now, waited = self.clock(), f"{seconds * 1000:.0f} ms"
+        if silence is Silence.SILENT:
+            self._note(number, lambda health: health.silent(now, f"no answer in {waited}"))
+        elif silence is Silence.UNREACHED:
+            self._note(number, lambda health: health.failed(now, f"no connection in {waited}"))
 
     def failed(self, number: MemberNumber, reason: str) -> None:
         now = self.clock()

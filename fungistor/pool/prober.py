@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from fungistor.ids import MemberNumber
 from fungistor.placement.health import Board
-from fungistor.pool.round import Done, Failed, Round
+from fungistor.pool.round import Done, Failed, Round, Silence
 from fungistor.pool.stock import Stock
 from fungistor.zdb.replies import Replies
 from fungistor.zdb.resp import command
@@ -55,9 +55,9 @@ class Prober:
                 with self._lock:
                     for event in events:
                         self._note(event, started)
-        with self._lock:
-            for number in started:
-                self._silent(number)
+            with self._lock:
+                for number in started:
+                    self._silent(number, asking.abandon(number))
 
     def close(self) -> None:
         with self._lock:
@@ -97,8 +97,7 @@ class Prober:
                 return False
             for number in [number for number, at in started.items() if now >= at + PROBE_S]:
                 del started[number]
-                asking.abandon(number)
-                self._silent(number)
+                self._silent(number, asking.abandon(number))
             new = [*self._asked, *self._board.due(now)]
             self._asked.clear()
             fresh = [number for number in dict.fromkeys(new) if number not in started and number in self._board]
@@ -123,8 +122,13 @@ class Prober:
                 if number in self._board:
                     self._board[number].failed(self._clock(), reason)
 
-    def _silent(self, number: MemberNumber) -> None:
-        if number in self._board:
+    def _silent(self, number: MemberNumber, silence: Silence) -> None:
+        """A probe was not answered in time, though the greeting may have been."""
+        if number not in self._board:
+            return
+        if silence is Silence.UNREACHED:
+            self._board[number].failed(self._clock(), f"no connection in {PROBE_S:.0f} s")
+        else:
             self._board[number].silent(self._clock(), f"no answer to a probe in {PROBE_S:.0f} s")
 
     def _drain(self, wake_fd: int) -> None:

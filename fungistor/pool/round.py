@@ -6,6 +6,7 @@ import math
 import select
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -18,6 +19,14 @@ from fungistor.zdb.resp import Buffer
 
 Tag = TypeVar("Tag", bound=Hashable)
 POLL_S_MAX = 60.0
+
+
+class Silence(Enum):
+    """What came of a request that was given up."""
+
+    SPOKE = "it said something, if only a greeting or half a reply"
+    SILENT = "it accepted the connection and said nothing"
+    UNREACHED = "nobody accepted the connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +113,16 @@ class Round(Generic[Tag]):
             return
         self._start(_Exchange(tag, spec, connection, request, reply, greet_first, reused))
 
-    def abandon(self, tag: Tag) -> bool:
-        """Give up on a request; its connection is closed. Returns whether the member said anything at all."""
+    def abandon(self, tag: Tag) -> Silence:
+        """Give up on a request; its connection is closed. Returns how silent the member was."""
         for exchange in list(self._by_fd.values()):
             if exchange.tag == tag:
                 self._forget(exchange)
                 connection = exchange.connection
-                answered = connection.heard or (connection.greeted and not exchange.reused)
+                spoke = connection.heard or (connection.greeted and not exchange.reused)
                 connection.close()
-                return answered
-        return False
+                return Silence.SPOKE if spoke else Silence.SILENT if connection.connected else Silence.UNREACHED
+        return Silence.SPOKE
 
     def outstanding(self) -> list[Tag]:
         return [exchange.tag for exchange in self._by_fd.values()]

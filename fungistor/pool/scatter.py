@@ -11,7 +11,7 @@ from fungistor.placement.health import Work
 from fungistor.placement.write_plan import FLUSH_GIVE_UP_S, FlushPlan, Settled, Target, WritePlan
 from fungistor.pool.ground import Ground
 from fungistor.pool.members import BarrierResult, PutResult, Receipt
-from fungistor.pool.round import Done, Event, Failed, Round
+from fungistor.pool.round import Done, Event, Failed, Round, Silence
 from fungistor.zdb.client import MemberError, run_id_of
 from fungistor.zdb.replies import Replies
 from fungistor.zdb.resp import CRLF, Buffer, ErrorReply, Reply, command, set_head
@@ -120,10 +120,11 @@ class Scatter:
     def _judge(self, asking: Round[int], targets: Sequence[Target], now: float) -> None:
         """Those left behind are demoted, unless the plan ended before they were late."""
         for index in asking.outstanding():
-            asking.abandon(index)
+            silence = asking.abandon(index)
             waited = now - self._asked_at[index]
             if waited >= targets[index].late_s:
-                self._ground.silent(self._members[index], waited)
+                # Whoever took the value and does not acknowledge it is as good as silent.
+                self._ground.silent(self._members[index], waited, _unacknowledged(silence))
 
     def _too_few(self, plan: WritePlan, now: float) -> UnavailableError:
         owed = plan.owed()
@@ -156,7 +157,7 @@ def put_one(ground: Ground, member: MemberNumber, key: bytes, payload: Buffer, t
                         if demotes:
                             ground.failed(member, reason)
                         raise MemberError(f"{ground.name(member)} did not store a shard: {reason}")
-    ground.silent(member, PUT_ONE_S)
+        ground.silent(member, PUT_ONE_S, _unacknowledged(asking.abandon(key)))
     raise MemberError(f"{ground.name(member)} did not store a shard: no answer in {PUT_ONE_S:.0f} s")
 
 
@@ -188,8 +189,7 @@ class Barrier:
                     events += asking.wait(until)
                 self._note(plan, events, replies)
             for member in asking.outstanding():
-                asking.abandon(member)
-                ground.silent(member, ground.clock() - now)
+                ground.silent(member, ground.clock() - now, _unacknowledged(asking.abandon(member)))
         return BarrierResult({**failed, **plan.failures})
 
     def _without_asking(self) -> tuple[dict[MemberNumber, str], list[MemberNumber]]:
@@ -224,6 +224,10 @@ class Barrier:
                     if demotes:
                         self._ground.failed(member, reason)
                     plan.failed(member, reason, now)
+
+
+def _unacknowledged(silence: Silence) -> Silence:
+    return Silence.SILENT if silence is Silence.SPOKE else silence
 
 
 def refusal(reply: Reply, key: bytes) -> str:

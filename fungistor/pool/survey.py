@@ -104,8 +104,7 @@ def _ask_exists(
                         if demotes:
                             ground.failed(tag[0], reason)
         for tag in asking.outstanding():
-            if not asking.abandon(tag):
-                ground.silent(tag[0], ground.clock() - started)
+            ground.silent(tag[0], ground.clock() - started, asking.abandon(tag))
     for tag, batch in batches.items():
         values = replies[tag].values if tag in heard else [None] * len(batch)
         for (order, index, _), value in zip(batch, values, strict=True):
@@ -164,8 +163,7 @@ def _inspect_once(ground: Ground, slot: Slot, places: Sequence[Place]) -> dict[i
                         state = Soundness.UNKNOWN if demotes else Soundness.CORRUPT
                         found[place.index] = Inspected(state, place.member, reason)
         for place in asking.outstanding():
-            if not asking.abandon(place):
-                ground.silent(place.member, ground.clock() - started)
+            ground.silent(place.member, ground.clock() - started, asking.abandon(place))
             found[place.index] = Inspected(Soundness.UNKNOWN, place.member, "no answer in time")
     return found
 

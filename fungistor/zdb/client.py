@@ -110,6 +110,11 @@ class Connection:
         return self._greeting is None
 
     @property
+    def connected(self) -> bool:
+        """Whether something at that address has accepted the connection."""
+        return self._connected
+
+    @property
     def reusable(self) -> bool:
         """Whether it is in step: nothing left to send, no reply to come."""
         return self.greeted and not self._out and self._reply is None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -298,3 +300,52 @@ def test_keys_on_members_are_those_of_the_format(world: World) -> None:
     for index, number in enumerate(world.window):
         payload, tag = world.stripe.shards[index]
         assert world.members[number].values == {shard_key(slot.stripe_id, index): payload + tag}
+
+
+def test_an_address_that_swallows_connects_is_down_and_not_paused(world: World) -> None:
+    """A full backlog answers no SYN, as a machine without power does: down, and read around like all else."""
+    with ExitStack() as stack:
+        blackhole = stack.enter_context(socket.socket())
+        blackhole.bind(("127.0.0.1", 0))
+        blackhole.listen(0)
+        address = f"127.0.0.1:{blackhole.getsockname()[1]}"
+        for _ in range(3):  # fill the backlog
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(blackhole.getsockname())
+        victim = world.window[0]
+        specs = [spec(s.number, address) if s.number == victim else s for s in world.specs]
+        with open_pool(specs) as pool:
+            with took_at_most(HEALTHY_PLUS_S + NOISE_S):
+                assert len(pool.fetch(world.stripe.slot, [0], check=True).shards) == 16
+            standing = pool.states()[victim]
+            assert standing.state is MemberState.DOWN
+            assert "no connection" in standing.reason
+            assert pool.probe([victim])[victim].reason == "no connection in 1 s"
+
+
+def test_a_member_behind_a_unix_socket(tmp_path: Path) -> None:
+    """A path is an address like any other: gone, it is down; served, it answers."""
+    path = f"{tmp_path}/zdb.sock"
+    with Pool([spec(1, path)], {}) as pool:
+        assert pool.probe()[MemberNumber(1)].reason == "cannot connect: No such file or directory"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        with pytest.raises(MemberError, match="did not answer in time"), Client(path, timeout_s=0.1) as client:
+            client.call("PING")
+
+
+def test_a_wiped_member_is_noticed_by_readers_too(world: World) -> None:
+    """With an identity expected, a namespace that lost it serves nothing, whatever else it holds."""
+    specs = [
+        MemberSpec(s.number, s.id, s.address, identity=b"sealed") if s.number == world.window[0] else s
+        for s in world.specs
+    ]
+    with open_pool(specs) as pool:
+        fetched = pool.fetch(world.stripe.slot, [0], check=True)
+        assert fetched.failures[0] == "wiped"
+        assert pool.states()[world.window[0]].reason == "wiped"
+        pool.write_identity(world.window[0], b"sealed")
+        until(lambda: world.window[0] in pool.up_members())
+        assert set(pool.fetch(world.stripe.slot, [0]).shards) == {0}
