@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -20,6 +19,7 @@ from fungistor.errors import ConflictError, FailedError, FungiStorError, NotFoun
 from fungistor.ids import MemberId, MemberNumber
 from fungistor.node.children import Child, Children, wait_until
 from fungistor.node.home import Home
+from fungistor.node.new_members import free_port, port_is_free
 from fungistor.node.pool_file import PoolMember, save_pool
 from fungistor.node.process import is_stopped
 from fungistor.objects.results import MemberState
@@ -33,10 +33,6 @@ HEALTHY_AFTER_S = 30.0
 STARTS_AT_ONCE = 4
 """More would only wait for each other's share of the machine."""
 
-PORT_MIN = 20_000
-PORT_TRIES = 200
-EMBEDDED_ZONE = ("local", "here", "this-host", "this-disk")
-"""Embedded members survive the loss of 4 members and of 0 disks: the zone says so to whoever plans."""
 
 Condition = Literal["starting", "running", "paused", "stopped", "wiped", "failed"]
 
@@ -292,7 +288,7 @@ class Fleet:
         """Run the daemon, on its old port if that is free. Gives the admin password of this run."""
         spec = member.spec
         port = int(spec.address.rpartition(":")[2])
-        if not _port_is_free(port):
+        if not port_is_free(port):
             log.info("%s moves from port %d, which is taken", spec.id, port)
             port = free_port()
         folder = self._home.member_folder(spec.id)
@@ -373,53 +369,6 @@ class Fleet:
     def _save(self) -> None:
         with self._file_lock:
             save_pool(self._home.pool_file, self.specs())
-
-
-def new_members(count: int) -> list[PoolMember]:
-    """Draw `count` embedded members: ids m01.., free ports, random passwords."""
-    digits = max(2, len(str(count)))
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(free_port())
-    return [
-        PoolMember(
-            id=MemberId(f"m{place:0{digits}}"),
-            address=f"127.0.0.1:{port}",
-            namespace="fungistor",
-            password=secrets.token_hex(24),
-            zone=EMBEDDED_ZONE,
-            durable=True,
-        )
-        for place, port in enumerate(sorted(ports), 1)
-    ]
-
-
-def free_port() -> int:
-    """Draw a port that is free now and lies below those that the system gives to outgoing connections.
-
-    Among those, a client's own connection could take a stopped member's port, or even connect to itself there and be
-    its own answer.
-
-    Raises: FailedError.
-    """
-    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
-        low = int(file.read().split()[0])
-    end = low if low > PORT_MIN + PORT_TRIES else 65_536
-    for _ in range(PORT_TRIES):
-        port = random.randrange(PORT_MIN, end)  # noqa: S311  # no secret: only spread out
-        if _port_is_free(port):
-            return port
-    raise FailedError(f"no free port from {PORT_MIN} to {end - 1} was found in {PORT_TRIES} tries")
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _refuses(address: str) -> bool:

@@ -28,12 +28,13 @@ from fungistor.node.config import load_config, save_config
 from fungistor.node.control import ControlServer, Message
 from fungistor.node.files import write_atomic
 from fungistor.node.first_keys import ensure_keys
-from fungistor.node.fleet import Fleet, new_members
+from fungistor.node.fleet import Fleet
 from fungistor.node.gateways import Gateways, bind_gateway, gateway_url
 from fungistor.node.home import Home
 from fungistor.node.identity import member_identity
 from fungistor.node.layouts import CatalogRoll
 from fungistor.node.network import Network
+from fungistor.node.new_members import new_members
 from fungistor.node.pool_file import PoolMember, load_pool, save_pool
 from fungistor.node.wiring import open_network
 from fungistor.node.workers import Worker, run_workers
@@ -129,7 +130,7 @@ def _end_at_once(say: Callable[[str], None]) -> None:
 
 
 def _raise_file_limit() -> None:
-    """Have as many descriptors as the system allows: a gateway worker needs one for each client, and for each member."""
+    """Have as many descriptors as the system allows: a gateway worker needs one a client, and some a member."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -244,7 +244,7 @@ def test_kill_of_up_ends_every_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delay_s", [0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
 def test_a_signal_while_starting_leaves_nothing(tmp_path: Path, delay_s: float) -> None:
-    """However far a start has come, SIGTERM ends it without a traceback or a process left, and the next one succeeds."""
+    """However far a start has come, SIGTERM ends it without traceback or process left, and the next one succeeds."""
     home = tmp_path / "home"
     log = tmp_path / "log"
     words = [sys.executable, "-m", "fungistor.node", "--home", str(home), "up", "--gateway", "127.0.0.1:0"]

@@ -15,8 +15,9 @@ from fungistor.errors import ConflictError, FailedError, NotFoundError
 from fungistor.ids import MemberId, MemberNumber
 from fungistor.node.children import Children, wait_until
 from fungistor.node.claims import ZdbClaims
-from fungistor.node.fleet import Fleet, MemberWipedError, free_port, new_members
+from fungistor.node.fleet import Fleet, MemberWipedError
 from fungistor.node.home import Home
+from fungistor.node.new_members import free_port, new_members
 from fungistor.node.pool_file import PoolMember, load_pool
 from fungistor.node.process import is_stopped, state_of
 from fungistor.zdb.client import Client, Login, MemberError
