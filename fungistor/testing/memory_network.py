@@ -1,0 +1,172 @@
+"""The use cases over members in memory: what `node.wiring` joins, with no socket and no disk but a scratch folder."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.commands import Command, LayoutMember, SetLayout
+from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.record import Record
+from fungistor.catalog.state import State
+from fungistor.coding.manifest import Slot
+from fungistor.dag.cid import CID
+from fungistor.dag.reader import read_file
+from fungistor.dag.walk import resolve
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, SessionId, TenantNumber
+from fungistor.keys.ring import NodeKeys, fingerprint, network_key_of, object_id
+from fungistor.keys.table import KeyTable
+from fungistor.objects.content import Content
+from fungistor.objects.known import KnownBlocks
+from fungistor.objects.manifest_reader import StripeListReader
+from fungistor.objects.mend import Mender
+from fungistor.objects.owed import Payer
+from fungistor.objects.publish import Publisher, PublishPorts
+from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
+from fungistor.objects.source import ReadThreads
+from fungistor.objects.stripe_reader import StripeReader
+from fungistor.objects.verify import Tally, Verifier
+from fungistor.placement import Member, Policy, plan
+from fungistor.testing.memory_log import MemoryLog
+from fungistor.testing.memory_store import MemoryStore
+
+LAYOUT = LayoutNumber(1)
+TENANT = TenantNumber(0)
+
+
+def members(count: int) -> list[Member]:
+    """Members 1..count without zones."""
+    return [Member(MemberNumber(number), MemberId(f"m{number:02}")) for number in range(1, count + 1)]
+
+
+class MemoryNetwork:
+    """One node's view of a network in memory. Use in `with`.
+
+    `draw` gives the random bytes of keys and sessions: with a seeded one every shard has its place by the seed.
+    `liars` lists the (slot, index) of each shard that readers found to lie.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        world: Sequence[Member],
+        policy: Policy | None = None,
+        *,
+        draw: Callable[[int], bytes] = os.urandom,
+        read_threads: int = 2,
+    ) -> None:
+        self.folder = folder
+        table = plan(world, None, policy or Policy(n=min(20, len(world))))
+        self.store = MemoryStore({member.number: member.id for member in world}, {LAYOUT: table})
+        root_key = draw(32)
+        self.keys = NodeKeys(network_key_of(root_key), {TENANT: draw(32)}, draw(32), fingerprint(root_key))
+        self.key_table = KeyTable(os.path.join(folder, "keys.sqlite"))
+        self.log = MemoryLog()
+        self.catalog = Catalog(self.log, State(os.path.join(folder, "state.sqlite")))
+        self.index = BlockIndex(os.path.join(folder, "index.sqlite"))
+        layout = SetLayout(
+            LAYOUT,
+            tuple(LayoutMember(member.number, member.id, member.zone, member.weight) for member in world),
+            table.to_bytes(),
+            b"",
+        )
+        self.catalog.commit(Command(SessionId(draw(16)), 0, layout))
+        self.liars: list[tuple[Slot, int]] = []
+        self.threads = ReadThreads(StripeReader(self.store, self._lies), read_threads)
+        self.content = Content(self.catalog, self.index, self.keys, self.key_table, self.threads)
+        self.payer = Payer(self.catalog, self.store, self.stripe_list, self.mender)
+        self.journal = os.path.join(folder, "journal")
+        self.stdin: BinaryIO = io.BytesIO()
+        self._draw = draw
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.threads.close()
+        self.catalog.close()
+        self.index.close()
+        self.key_table.close()
+
+    def _lies(self, slot: Slot, index: int) -> None:
+        self.liars.append((slot, index))
+
+    # publishing
+
+    def ports(self) -> PublishPorts:
+        """What a publish stands on."""
+        return PublishPorts(
+            store=self.store,
+            catalog=self.catalog,
+            keys=self.keys,
+            key_table=self.key_table,
+            known=lambda: KnownBlocks(self.index, self.keys.network_key, self.content.manifest, self.store),
+            current=self.record_of_id,
+            mend=self.payer.mend_whole,
+            journal=self.journal,
+            stdin=self.stdin,
+            draw=self._draw,
+        )
+
+    def publish_all(
+        self, paths: Sequence[str], options: PublishOptions | None = None
+    ) -> list[PublishOutcome | PublishFailure]:
+        """Publish paths and index what was published."""
+        results = list(Publisher(self.ports()).publish(paths, options or PublishOptions()))
+        self.content.catch_up_index()
+        return results
+
+    def publish(self, path: str, options: PublishOptions | None = None) -> PublishOutcome:
+        """Publish one path. Raises what the failure says."""
+        [result] = self.publish_all([path], options)
+        if isinstance(result, PublishFailure):
+            raise result.error
+        return result
+
+    # looking
+
+    def record_of_id(self, identity: ObjectId) -> Record | None:
+        """An object's record as the catalog has it now."""
+        self.catalog.catch_up()
+        return self.catalog.record(identity)
+
+    def record(self, cid: CID | str) -> Record:
+        """The record of a root."""
+        root = CID.parse(cid) if isinstance(cid, str) else cid
+        record = self.record_of_id(object_id(self.keys.network_key, TENANT, root.codec, root.multihash))
+        assert record is not None
+        return record
+
+    def mender(self) -> Mender:
+        """A mender whose findings come to `liars`."""
+        return Mender(self.store, self._lies)
+
+    def stripe_list(self, record: Record) -> StripeListReader:
+        """An object's stripe list."""
+        return StripeListReader(self.threads.reader, record)
+
+    def slots(self, cid: CID | str) -> list[Slot]:
+        """Every stripe that an object needs."""
+        return list(self.stripe_list(self.record(cid)).all_slots())
+
+    def verify(self, cid: CID | str) -> Tally:
+        """Read and check every shard of an object."""
+        return Verifier(self.store).verify(self.slots(cid))
+
+    def forget(self) -> None:
+        """Read as a fresh process does: with nothing held from before."""
+        self.threads.close()
+        self.threads = ReadThreads(StripeReader(self.store, self._lies), 1)
+        self.content = Content(self.catalog, self.index, self.keys, self.key_table, self.threads)
+
+    def read(self, cid: CID | str, *names: str) -> Iterator[bytes | memoryview]:
+        """The bytes of a file, a block at a time."""
+        root = CID.parse(cid) if isinstance(cid, str) else cid
+        with self.content.open(root) as source:
+            yield from read_file(source, resolve(source, root, names).cid)
