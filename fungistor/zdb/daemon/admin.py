@@ -8,7 +8,7 @@ from typing import Final
 from fungistor.zdb.daemon.commands import Handler
 from fungistor.zdb.daemon.info import nsinfo_text
 from fungistor.zdb.daemon.namespace import Namespace
-from fungistor.zdb.daemon.session import Reply, Session, parse_timestamp, plain, same_secret
+from fungistor.zdb.daemon.session import Reply, Session, parse_number, plain, same_secret
 from fungistor.zdb.daemon.store import DEFAULT
 from fungistor.zdb.daemon.wire import OK, Argument, ReplyError, array, bulk
 
@@ -16,6 +16,7 @@ _NAME_BYTES_MAX: Final = 128
 _PROPERTY_BYTES_MAX: Final = 256
 _VALUE_BYTES_MAX: Final = 63
 _PASSWORD_BYTES_MAX: Final = 255
+_UINT64: Final = (1 << 64) - 1
 
 
 def _name(args: list[Argument], words: int) -> bytes:
@@ -97,7 +98,7 @@ def nsset(session: Session, args: list[Argument]) -> Reply:
     elif key == b"worm":
         descriptor = replace(descriptor, worm=value[:1] == b"1")
     else:
-        descriptor = replace(descriptor, maxsize=_maxsize(value))
+        descriptor = replace(descriptor, maxsize=parse_number(value) & _UINT64)
     try:
         session.context.store.save_descriptor(namespace, descriptor)
     except OSError as error:
@@ -111,18 +112,6 @@ def _mode(value: bytes) -> Reply:
     if value == b"seq":
         raise ReplyError("Sequential mode is not available yet")
     raise ReplyError("Invalid property value (expected: user, seq)")
-
-
-def _maxsize(value: bytes) -> int:
-    """Return a quota as C's atoll reads it: trailing text is ignored, a negative number is without limit."""
-    return parse_timestamp(value) if len(value) < 10 else min(int(_digits(value) or b"0"), (1 << 64) - 1)
-
-
-def _digits(value: bytes) -> bytes:
-    end = 0
-    while end < len(value) and value[end : end + 1].isdigit():
-        end += 1
-    return value[:end]
 
 
 def nsjump(session: Session, _args: list[Argument]) -> Reply:

@@ -45,8 +45,19 @@ class Barrier:
 
     def _begin(self) -> None:
         self._running, self._waiting = self._waiting, []
-        work = [(namespace, namespace.segments.take_unsynced()) for namespace in self._store.namespaces.values()]
-        work = [(namespace, unsynced) for namespace, unsynced in work if unsynced.fds or unsynced.directories]
+        work: list[tuple[Namespace, Unsynced]] = []
+        try:
+            for namespace in self._store.namespaces.values():
+                unsynced = namespace.segments.take_unsynced()
+                if unsynced.fds or unsynced.directories:
+                    work.append((namespace, unsynced))
+        except OSError as error:
+            # What was taken is not handed back: those namespaces cannot say any more what of them is on disk.
+            for _, unsynced in work:
+                close_all(unsynced.fds)
+            reason = f"no flush possible: {error.strerror}"
+            self._loop.call_soon(self._finished, [(namespace, reason) for namespace, _ in work], False)
+            return
         if not work:
             self._loop.call_soon(self._finished, [])
             return
@@ -60,14 +71,14 @@ class Barrier:
             failed = sync_round(work)
             self._loop.call_soon_threadsafe(self._finished, failed)
 
-    def _finished(self, failed: list[tuple[Namespace, str]]) -> None:
+    def _finished(self, failed: list[tuple[Namespace, str]], begun: bool = True) -> None:
         self.rounds += 1
         for namespace, reason in failed:
             # The kernel may have thrown the pages away and says so once: what is in the file now is not known.
             namespace.broken = reason
             name = os.fsdecode(namespace.name)
             sys.stderr.write(f"zdb: namespace {name} takes no writes until restart: {reason}\n")
-        whole = not any(namespace.broken for namespace in self._store.namespaces.values())
+        whole = begun and not any(namespace.broken for namespace in self._store.namespaces.values())
         callbacks, self._running = self._running, []
         for done in callbacks:
             done(whole)

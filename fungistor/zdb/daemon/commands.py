@@ -155,11 +155,10 @@ def set_answers(session: Session, puts: list[Put]) -> list[bytes]:
     for answer in session.namespace.put_many(puts):
         if isinstance(answer, ReplyError):
             replies.append(error(answer.text))
-        elif answer is None:
-            replies.append(NIL)
         else:
+            # Also where the value was there already: another connection may have written it a moment ago.
             session.wrote = True
-            replies.append(bulk(answer))
+            replies.append(NIL if answer is None else bulk(answer))
     return replies
 
 
@@ -168,10 +167,8 @@ def _set_answer(session: Session, put: Put) -> bytes:
         answer = session.namespace.put(put)
     except ReplyError as refusal:
         return error(refusal.text)
-    if answer is None:
-        return NIL
     session.wrote = True
-    return bulk(answer)
+    return NIL if answer is None else bulk(answer)
 
 
 def set_(session: Session, args: list[Argument]) -> Reply:

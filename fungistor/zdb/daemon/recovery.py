@@ -7,6 +7,7 @@ from which version is the last. Only bytes behind the last record that holds are
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import struct
@@ -480,6 +481,7 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None) -> R
         if (match := _NUMBERED.fullmatch(name))
     }
     loader = _Loader(index_path, data_path)
+    _drop_stillborn(index_path, data_path, numbers, loader.report)
     marks: dict[int, SegmentMark] = {}
     if not numbers:
         _create_pair(index_path, data_path, 0)
@@ -498,6 +500,22 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None) -> R
     top = marks[max(marks)]
     ends = Ends(top.file_id, top.data_end, loader.data_last or 0, top.index_end, loader.index_last)
     return Recovered(loader.keys, ends, loader.index_records, loader.report, marks, loader.changed)
+
+
+def _drop_stillborn(index_path: str, data_path: str, numbers: set[int], report: list[str]) -> None:
+    """Remove a newest pair that a crash or a full disk left half made and empty: completing it would need space."""
+    if not numbers:
+        return
+    newest = max(numbers)
+    paths = (f"{data_path}/d{newest}", f"{index_path}/i{newest}")
+    sizes = [os.path.getsize(path) if os.path.exists(path) else 0 for path in paths]
+    if sizes[0] > DATA_HEADER.size or sizes[1] > INDEX_HEADER.size or sizes == [DATA_HEADER.size, INDEX_HEADER.size]:
+        return
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    numbers.discard(newest)
+    report.append(f"d{newest} and i{newest} were begun and empty: removed")
 
 
 def _vouched(data_path: str, checkpoint: Checkpoint | None) -> dict[int, SegmentMark]:

@@ -220,15 +220,18 @@ class Segments:
         self.ends = Ends(new, len(data_header(new)), ends.data_last, len(index_header(new)), ends.index_last)
 
     def take_unsynced(self) -> Unsynced:
-        """Hand over what was written since this was last called."""
-        fds = list(self._retired.values())
+        """Hand over what was written since this was last called.
+
+        Raises:
+            OSError: no descriptor is free; nothing was handed over.
+        """
+        newest = (os.dup(self._data_fd),) if self._dirty else ()
+        fds = (*self._retired.values(), *newest)
         self._retired.clear()
-        if self._dirty:
-            fds.append(os.dup(self._data_fd))
-            self._dirty = False
+        self._dirty = False
         directories = tuple(self._directories)
         self._directories.clear()
-        return Unsynced(tuple(fds), directories)
+        return Unsynced(fds, directories)
 
     def touch_directory(self, path: str) -> None:
         """Have the next barrier make this directory durable."""
@@ -248,6 +251,8 @@ class Segments:
         self._open_files.forget(self.data_path + "/")
         close_all((self._data_fd, self._index_fd, *self._retired.values()))
         self._retired.clear()
+        # A reply still being made must not read what gets these numbers next.
+        self._data_fd = self._index_fd = -1
 
     def _data_parts(self, writes: Sequence[Write]) -> tuple[list[Buffer], int, int]:
         """Return the bytes to append to the data file, its end after them and its last record."""

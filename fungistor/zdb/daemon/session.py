@@ -136,8 +136,8 @@ def same_secret(given: bytes, expected: bytes) -> bool:
     return hmac.compare_digest(given, expected)
 
 
-def parse_timestamp(text: Argument) -> int:
-    """Return a timestamp as C's atoll reads it, cut to 32 bits."""
+def parse_number(text: Argument) -> int:
+    """Return a number as C's atoll reads it: blanks and a sign before, anything behind, 64 bits."""
     digits = plain(text[:64]).lstrip(b" \t\n\v\f\r")
     sign = -1 if digits[:1] == b"-" else 1
     if digits[:1] in (b"-", b"+"):
@@ -146,4 +146,9 @@ def parse_timestamp(text: Argument) -> int:
     while end < len(digits) and digits[end : end + 1].isdigit():
         end += 1
     number = sign * int(digits[:end] or b"0")
-    return max(min(number, (1 << 63) - 1), -(1 << 63)) & 0xFFFFFFFF
+    return max(min(number, (1 << 63) - 1), -(1 << 63))
+
+
+def parse_timestamp(text: Argument) -> int:
+    """Return a timestamp, cut to 32 bits."""
+    return parse_number(text) & 0xFFFFFFFF

@@ -170,11 +170,11 @@ class Store:
         )
         self.namespaces[name] = namespace
         self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
-        if found.changed:
-            self._make_durable(namespace)
+        self._make_durable(namespace, changed=found.changed)
 
-    def _make_durable(self, namespace: Namespace) -> None:
-        """What recovery found is flushed before anything is acknowledged on top of it."""
+    def _make_durable(self, namespace: Namespace, *, changed: bool) -> None:
+        """Flush what is there: a SET of a value that a crashed run left unflushed writes nothing, and yet a barrier
+        must cover it."""
         segments = namespace.segments
         if self._durable:
             for file_id in range(segments.ends.file_id + 1):
@@ -182,7 +182,10 @@ class Store:
                     os.fdatasync(segments.data_fd(file_id))
             sync_directory(segments.data_path)
             sync_directory(segments.index_path)
-        self._checkpoint(namespace)
+        if changed:
+            # A full disk is no reason not to serve; the next start walks the data again.
+            with contextlib.suppress(OSError):
+                self._checkpoint(namespace)
 
     def _descriptor(
         self, name: bytes, index_path: str, checkpoint: Checkpoint | None, report: list[str], *, empty: bool
@@ -199,7 +202,8 @@ class Store:
             except CorruptError as error:
                 report.append(str(error))
         descriptor = self._lost_descriptor(name, data, checkpoint, report, empty=empty)
-        replace_file(path, encode_descriptor(descriptor), sync=self._durable)
+        with contextlib.suppress(OSError):
+            replace_file(path, encode_descriptor(descriptor), sync=self._durable)
         return descriptor
 
     def _lost_descriptor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import redis
 
+from fungistor.zdb.daemon.admin import LATER_COMMANDS
+from fungistor.zdb.daemon.connection import _COMMANDS
 from tests.unit.zdb_daemon.harness import Client, Daemon, ErrorReply, daemon, encode
 
 
@@ -362,6 +365,54 @@ def test_half_a_value_leaves_nothing(server: Daemon, space: Client) -> None:
     assert whole.call("GET", "half") is None
     assert info_of(space, "NSINFO", "default")["data_current_offset"] == end
     assert whole.call("SET", "whole-one", os.urandom(300_000)) == b"whole-one"
+
+
+def test_no_command_crashes_the_daemon(tmp_path: Path) -> None:
+    """Random words in random numbers get replies, never a traceback in the log or a dead daemon."""
+    rng = random.Random(11)
+    names = [*_COMMANDS, *LATER_COMMANDS, b"nope"]
+    pool = [
+        b"",
+        b"k",
+        b"default",
+        b"n1",
+        b"1",
+        b"-1",
+        b"0",
+        b"SECURE",
+        b"CHALLENGE",
+        b"\xff\x00\n",
+        b"*",
+        b"x" * 300,
+        bytes(17),
+    ]
+    pool += [
+        b"password",
+        b"maxsize",
+        b"public",
+        b"lock",
+        b"freeze",
+        b"99999999999999999999",
+        b"-",
+        b"a/b",
+        b"y" * 20_000,
+    ]
+    with daemon(tmp_path) as server:
+        client = server.client()
+        for _ in range(3000):
+            client.send(rng.choice(names), *[rng.choice(pool) for _ in range(rng.randrange(5))])
+            reply = client.read()
+            if isinstance(reply, ErrorReply) and "not available anymore" in str(reply):
+                client = server.client()
+        for name in (b"n1", b"k", b"\xff"):
+            client.call("NSNEW", name)
+            assert isinstance(client.call("NSINFO", name), bytes)
+        assert server.stop() == 0
+        assert "Traceback" not in server.log.read_text()
+    with daemon(tmp_path) as server:
+        names_after = server.client().call("NSLIST")
+        assert isinstance(names_after, list)
+        assert {b"n1", b"k", b"\xff"} <= set(names_after)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not on this machine")
