@@ -31,7 +31,7 @@ _JOIN_BYTES: Final = 4 << 10
 STALL_S: Final = 10.0
 """A client that stops in the middle of a value gives its buffer up after this, when others wait for one."""
 
-_COMMANDS: Final[dict[bytes, Handler]] = {**KEY_COMMANDS, **NAMESPACE_COMMANDS, **ADMIN_COMMANDS}
+COMMANDS: Final[dict[bytes, Handler]] = {**KEY_COMMANDS, **NAMESPACE_COMMANDS, **ADMIN_COMMANDS}
 _UNFLUSHED: Final = error("Cannot write data right now")
 _FLUSH_FAILED: Final = error("Flush failed, writes are refused until restart")
 _REMOVED: Final = error("Your active namespace is not available anymore (probably removed).")
@@ -189,7 +189,7 @@ class Connection(asyncio.BufferedProtocol):
             self._stage(request)
             return
         self._store_puts()
-        handler = _COMMANDS.get(name)
+        handler = COMMANDS.get(name)
         if handler is None or len(request[0]) > 32:
             self._unknown(name)
             return

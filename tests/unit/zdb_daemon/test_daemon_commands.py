@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from fungistor.zdb.daemon.admin import LATER_COMMANDS
-from fungistor.zdb.daemon.connection import _COMMANDS
+from fungistor.zdb.daemon.connection import COMMANDS
 from tests.unit.zdb_daemon.harness import Client, Daemon, ErrorReply, daemon, encode
 
 
@@ -370,33 +370,9 @@ def test_half_a_value_leaves_nothing(server: Daemon, space: Client) -> None:
 def test_no_command_crashes_the_daemon(tmp_path: Path) -> None:
     """Random words in random numbers get replies, never a traceback in the log or a dead daemon."""
     rng = random.Random(11)
-    names = [*_COMMANDS, *LATER_COMMANDS, b"nope"]
-    pool = [
-        b"",
-        b"k",
-        b"default",
-        b"n1",
-        b"1",
-        b"-1",
-        b"0",
-        b"SECURE",
-        b"CHALLENGE",
-        b"\xff\x00\n",
-        b"*",
-        b"x" * 300,
-        bytes(17),
-    ]
-    pool += [
-        b"password",
-        b"maxsize",
-        b"public",
-        b"lock",
-        b"freeze",
-        b"99999999999999999999",
-        b"-",
-        b"a/b",
-        b"y" * 20_000,
-    ]
+    names = [*COMMANDS, *LATER_COMMANDS, b"nope"]
+    words = b"k default n1 1 -1 0 SECURE CHALLENGE * password maxsize public lock freeze 99999999999999999999 - a/b"
+    pool = [b"", *words.split(), b"\xff\x00\n", b"x" * 300, bytes(17), b"y" * 20_000]
     with daemon(tmp_path) as server:
         client = server.client()
         for _ in range(3000):
@@ -412,7 +388,7 @@ def test_no_command_crashes_the_daemon(tmp_path: Path) -> None:
     with daemon(tmp_path) as server:
         names_after = server.client().call("NSLIST")
         assert isinstance(names_after, list)
-        assert {b"n1", b"k", b"\xff"} <= set(names_after)  # type: ignore[arg-type]
+        assert {b"n1", b"k", b"\xff"} <= set(names_after)
 
 
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not on this machine")
