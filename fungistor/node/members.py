@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 
 from fungistor.catalog.commands import SetLayout
@@ -11,12 +12,21 @@ from fungistor.keys.ring import NodeKeys
 from fungistor.node.files import read_bounded
 from fungistor.node.home import Home
 from fungistor.node.identity import member_identity
-from fungistor.node.pool_file import PoolMember
+from fungistor.node.pool_file import PoolMember, load_pool
 from fungistor.placement import PlacementTable
 from fungistor.placement.health import MemberState
 from fungistor.pool.members import MemberSpec
 
 STATES_BYTES_MAX = 1 << 20
+
+
+def pool_members(home: Home) -> tuple[PoolMember, ...]:
+    """The pool file's members; none before the first `up`.
+
+    Raises:
+        InvalidError, FailedError: the file cannot be used, and why.
+    """
+    return load_pool(home.pool_file) if os.path.exists(home.pool_file) else ()
 
 
 def member_specs(

@@ -24,6 +24,7 @@ from fungistor.ids import MemberId, MemberNumber, ObjectId, TenantNumber
 from fungistor.keys.ring import NodeKeys, object_id
 from fungistor.keys.table import KeyTable
 from fungistor.node.home import Home
+from fungistor.node.members import member_specs, placement_tables, pool_members
 from fungistor.node.pool_file import PoolMember
 from fungistor.objects.content import Content
 from fungistor.objects.export import Exporter
@@ -97,6 +98,8 @@ class Network:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._members = parts.members
+        self._numbers = parts.numbers
         self.catalog = parts.catalog
         self.content = parts.content
         self._payer = Payer(parts.catalog, parts.pool, self._stripe_list, self._mender)
@@ -113,6 +116,14 @@ class Network:
                 stdin=sys.stdin.buffer,
             )
         )
+
+    def follow(self) -> None:
+        """Take up what has changed in the pool file and the layouts; connections that stay right are kept."""
+        parts = self._parts
+        self.catalog.catch_up()
+        self._members = pool_members(parts.home)
+        specs, self._numbers = member_specs(self._members, self.catalog.layout(), parts.keys)
+        parts.pool.replace(specs, placement_tables(self.catalog.layouts()))
 
     def close(self) -> None:
         """Let threads end and close what is open."""
@@ -274,7 +285,7 @@ class Network:
         held = [self._held(record, down) for record in self.catalog.records()]
         status = self.catalog.status()
         return StatusReport(
-            members=tuple(self._line(member, standings) for member in self._parts.members),
+            members=tuple(self._line(member, standings) for member in self._members),
             objects=len(held),
             at_risk=sum(0 <= count < 4 for count in held),
             unreadable=sum(count < 0 for count in held),
@@ -284,7 +295,7 @@ class Network:
         )
 
     def _line(self, member: PoolMember, standings: Mapping[MemberNumber, Standing]) -> MemberLine:
-        number = self._parts.numbers.get(member.id)
+        number = self._numbers.get(member.id)
         standing = standings.get(number) if number is not None else None
         zone = "/".join(member.zone)
         if standing is None:

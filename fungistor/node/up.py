@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import FrameType
@@ -52,7 +52,6 @@ PAY_OBJECTS = 16
 INDEX_EVERY_S = 0.5
 
 FILES_MAX = 65_536
-USERS_WAIT_S = 10.0
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -152,8 +151,6 @@ class _Up:
     change_lock: threading.Lock = field(default_factory=threading.Lock)
     ready_file: str = ""
     signalled: threading.Event = field(default_factory=threading.Event)
-    users: int = 0
-    idle: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def home(self) -> Home:
@@ -187,7 +184,7 @@ class _Up:
         )
         self.fleet.start_all()
         if first or tuple(members) != self.fleet.specs():
-            self._reopen()
+            self.network.follow()
         self.gateways = Gateways(self.children, self.listener, home.root, config.gateway_workers, time.monotonic)
         self.gateways.start()
         self.control = ControlServer(home, self._answer)
@@ -324,25 +321,10 @@ class _Up:
             raise failures[0]
         return {"members": cast("list[Message]", results)}
 
-    @contextlib.contextmanager
-    def _using(self) -> Iterator[Network]:
-        """The network for the time of one step: it is not closed under the hands of who uses it."""
-        with self.idle:
-            assert self.network is not None
-            network = self.network
-            self.users += 1
-        try:
-            yield network
-        finally:
-            with self.idle:
-                self.users -= 1
-                self.idle.notify_all()
-
     def _probe(self) -> bool:
         """Ask every member whether it is there, and leave the answers where short commands find a first guess."""
-        assert self.fleet is not None
-        with self._using() as network:
-            states = network.probe()
+        assert self.network is not None and self.fleet is not None
+        states = self.network.probe()
         for line in self.fleet.lines():
             if line["state"] != "up":  # what was done to a member by hand is known better here than by asking it
                 states[str(line["id"])] = {"state": line["state"], "reason": line["reason"]}
@@ -350,28 +332,20 @@ class _Up:
         return False
 
     def _pay(self) -> bool:
-        with self._using() as network:
-            return network.pay_owed(PAY_OBJECTS) > 0
+        assert self.network is not None
+        return self.network.pay_owed(PAY_OBJECTS) > 0
 
     def _index(self) -> bool:
-        with self._using() as network:
-            return network.catch_up_index()
+        assert self.network is not None
+        return self.network.catch_up_index()
 
     def _pool_changed(self) -> None:
-        """A member has another address or number: let everything that keeps connections begin anew with it."""
+        """A member has another address or number: let everything that keeps connections take it up."""
         with self.change_lock:
-            self._reopen()
+            assert self.network is not None
+            self.network.follow()
             if self.gateways is not None:
                 self.gateways.replace_all()
-
-    def _reopen(self) -> None:
-        new = open_network(self.home)
-        with self.idle:
-            # Those at work end by their own deadlines; new ones wait at this lock.
-            self.idle.wait_for(lambda: self.users == 0, USERS_WAIT_S)
-            old, self.network = self.network, new
-        if old is not None:
-            old.close()
 
     def _child_ended(self, child: Child) -> None:
         log.debug("%s (process %d) ended with status %s", child.name, child.pid, child.status)

@@ -15,9 +15,8 @@ from fungistor.ids import StripeId
 from fungistor.keys.files import load_node_keys
 from fungistor.keys.table import KeyTable
 from fungistor.node.home import Home
-from fungistor.node.members import last_states, member_specs, placement_tables
+from fungistor.node.members import last_states, member_specs, placement_tables, pool_members
 from fungistor.node.network import Network, OfflineNetwork, Parts
-from fungistor.node.pool_file import load_pool
 from fungistor.objects.content import Content
 from fungistor.objects.source import ReadThreads
 from fungistor.objects.stripe_reader import OnCorrupt, StripeReader
@@ -49,7 +48,7 @@ def open_network(home: Home | str) -> Network:
     os.makedirs(home.index, mode=0o700, exist_ok=True)
     index = BlockIndex(home.block_index)
     catalog.catch_up()
-    members = tuple(load_pool(home.pool_file)) if os.path.exists(home.pool_file) else ()
+    members = pool_members(home)
     newest = catalog.layout()
     specs, numbers = member_specs(members, newest, keys)
     pool = Pool(specs, placement_tables(catalog.layouts()))

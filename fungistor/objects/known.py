@@ -16,7 +16,7 @@ from fungistor.errors import FungiStorError
 from fungistor.ids import ObjectId, StripeId
 from fungistor.keys.ring import block_hash
 from fungistor.objects.manifest_reader import ManifestReader
-from fungistor.objects.ports import ShardStore
+from fungistor.objects.ports import ShardStore, wanted_at
 from fungistor.objects.session import DURABLE_MARGIN, Settlement, value_bytes
 from fungistor.objects.spool import StoredBlock
 
@@ -90,7 +90,7 @@ class KnownBlocks:
         """Count what the reused stripes' members owe."""
         for reused in self._kept():
             slot = reused.slot.slot
-            window = self._store.window(slot.stripe_id, slot.layout, slot.k + slot.m)
+            window = wanted_at(self._store, slot)
             for index in reused.missing:
                 settlement.owed[window[index]] = settlement.owed.get(window[index], 0) + 1
             settlement.survives = min(settlement.survives, slot.m - len(reused.missing))

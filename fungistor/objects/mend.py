@@ -14,7 +14,7 @@ from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import SHARD_TAG_BYTES, content_root, payload_root, shard_tag
 from fungistor.errors import CorruptError, FungiStorError, UnavailableError
 from fungistor.ids import MemberNumber
-from fungistor.objects.ports import ShardStore
+from fungistor.objects.ports import ShardStore, wanted_at
 from fungistor.objects.session import Settlement
 from fungistor.objects.stripe_reader import OnCorrupt
 
@@ -57,7 +57,7 @@ class Mender:
         return mended
 
     def _missing(self, slot: Slot) -> dict[int, MemberNumber]:
-        window = self._store.window(slot.stripe_id, slot.layout, slot.k + slot.m)
+        window = wanted_at(self._store, slot)
         return {index: window[index] for index, there in self._store.exists(slot).items() if not there}
 
     def _rebuild(

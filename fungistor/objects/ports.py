@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fungistor.coding.manifest import Slot
+from fungistor.errors import InvalidError
 from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, StripeId, TenantNumber
 
 Buffer = bytes | bytearray | memoryview
@@ -128,3 +129,12 @@ class KeyTable(Protocol):
 
     def get(self, object_id: ObjectId) -> bytes | None:
         """The wrapped key."""
+
+
+def wanted_at(store: ShardStore, slot: Slot) -> tuple[MemberNumber, ...]:
+    """The members that the newest layout wants a stripe's shards at, whatever layout it was written under."""
+    try:
+        return store.window(slot.stripe_id, store.newest_layout(), slot.k + slot.m)
+    except InvalidError:
+        # The pool has shrunk below this stripe's shards: they stay where they are.
+        return store.window(slot.stripe_id, slot.layout, slot.k + slot.m)
