@@ -69,7 +69,15 @@ class Barrier:
     def _work(self) -> None:
         while (work := self._queue.get()) is not None:
             failed = sync_round(work)
-            self._loop.call_soon_threadsafe(self._finished, failed)
+            self._loop.call_soon_threadsafe(self._flushed, work, failed)
+
+    def _flushed(self, work: list[tuple[Namespace, Unsynced]], failed: list[tuple[Namespace, str]]) -> None:
+        """A round is over in the thread: note what is whole on disk, then answer."""
+        bad = {namespace.name for namespace, _ in failed}
+        for namespace, unsynced in work:
+            if namespace.name not in bad and not namespace.removed:
+                self._store.note_durable(namespace, unsynced.newest)
+        self._finished(failed)
 
     def _finished(self, failed: list[tuple[Namespace, str]], begun: bool = True) -> None:
         self.rounds += 1

@@ -28,6 +28,8 @@ _U32: Final = Struct("<I")
 _WINDOW_BYTES: Final = 64 << 10
 _SEARCH_BYTES: Final = 1 << 20
 _PAGE_BYTES: Final = 4096
+_PIECE_BYTES_MIN: Final = 4
+"""The least part of a page that tells a hole from a value that happens to have zeros there."""
 
 
 @dataclass(slots=True)
@@ -112,11 +114,36 @@ def walk_data_file(fd: int, start: int, last: int | None, witnesses: Mapping[int
             break
         if bad != offset:
             walk.records.pop()
-        if bad not in walk.damaged:
-            walk.damaged.append(bad)
+        _condemn(reader, walk, bad, onward, witnesses)
         previous, offset = None, onward
         walk.end = onward
     return walk
+
+
+def ends_in_zeros(record: DataRecord) -> bool:
+    """Whether a record's head runs into a page of which it has nothing but zeros, and its payload is zeros or none.
+
+    Such a head may have lost its second page: nothing in it contradicts that, as zeros have the checksum 0.
+    """
+    boundary = (record.offset // _PAGE_BYTES + 1) * _PAGE_BYTES - record.offset
+    head = DATA_RECORD.pack(
+        len(record.key), record.payload_bytes, record.previous, record.crc, record.flags, record.timestamp
+    )
+    tail = (head + record.key)[boundary:]
+    return record.crc == 0 and len(tail) >= _PIECE_BYTES_MIN and not any(tail)
+
+
+def _condemn(reader: _Reader, walk: Walk, bad: int, onward: int, witnesses: Mapping[int, int]) -> None:
+    """Say of what lies between a head that does not hold and the next that does whether it is damaged or torn."""
+    for offset, end in witnesses.items():
+        if bad <= offset < onward and _hole(reader, offset, min(end, onward)):
+            walk.torn.append(offset)
+    if bad in walk.torn:
+        return
+    if bad not in witnesses and _hole(reader, bad, onward):
+        walk.torn.append(bad)
+    elif bad not in walk.damaged:
+        walk.damaged.append(bad)
 
 
 def _blame(reader: _Reader, walk: Walk, offset: int) -> int:
@@ -143,11 +170,13 @@ def _hole(reader: _Reader, start: int, end: int) -> bool:
     Rot looks otherwise. No barrier can have covered such a record, so the version before it is the one to serve.
     """
     data = reader.bytes_at(start, end - start)
+    if not any(data[: DATA_RECORD.size]):
+        return True
     at = 0
     while at < len(data):
         step = _PAGE_BYTES - (start + at) % _PAGE_BYTES
         piece = data[at : at + step]
-        if len(piece) >= 64 and not any(piece):
+        if len(piece) >= _PIECE_BYTES_MIN and not any(piece):
             return True
         at += step
     return False

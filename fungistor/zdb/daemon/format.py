@@ -46,7 +46,7 @@ Packed, a key costs a 64-byte object beside its own bytes; a tuple of six intege
 """
 
 _DESCRIPTOR: Final = Struct("<IBBQB")
-_CHECKPOINT_HEAD: Final = Struct("<4sIII")
+_CHECKPOINT_HEAD: Final = Struct("<4sIIII")
 _CHECKPOINT_SEGMENT: Final = Struct("<6I")
 _CHECKPOINT_MAGIC: Final = b"FZC0"
 _U32: Final = Struct("<I")
@@ -210,11 +210,17 @@ class Checkpoint:
 
     segments: tuple[SegmentMark, ...]
     descriptor: bytes
+    durable: int = 0
+    """Data files below this number were flushed when they were whole."""
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """Return the checkpoint's bytes, their checksum last."""
-    body = bytearray(_CHECKPOINT_HEAD.pack(_CHECKPOINT_MAGIC, 0, len(checkpoint.segments), len(checkpoint.descriptor)))
+    body = bytearray(
+        _CHECKPOINT_HEAD.pack(
+            _CHECKPOINT_MAGIC, 0, len(checkpoint.segments), len(checkpoint.descriptor), checkpoint.durable
+        )
+    )
     for mark in checkpoint.segments:
         body += _CHECKPOINT_SEGMENT.pack(
             mark.file_id, mark.data_end, mark.data_last, mark.index_end, mark.index_last, mark.index_crc
@@ -231,9 +237,9 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     """
     if len(data) < _CHECKPOINT_HEAD.size + _U32.size or checksum(data[:-4]) != _U32.unpack(data[-4:])[0]:
         raise CorruptError(f"checkpoint of {len(data)} bytes fails its checksum")
-    magic, version, count, descriptor_bytes = _CHECKPOINT_HEAD.unpack_from(data)
+    magic, version, count, descriptor_bytes, durable = _CHECKPOINT_HEAD.unpack_from(data)
     segments_end = _CHECKPOINT_HEAD.size + count * _CHECKPOINT_SEGMENT.size
     if magic != _CHECKPOINT_MAGIC or version != 0 or len(data) != segments_end + descriptor_bytes + _U32.size:
         raise CorruptError(f"checkpoint of version {version} with {count} segments has {len(data)} bytes")
     marks = _CHECKPOINT_SEGMENT.iter_unpack(data[_CHECKPOINT_HEAD.size : segments_end])
-    return Checkpoint(tuple(SegmentMark(*mark) for mark in marks), data[segments_end:-4])
+    return Checkpoint(tuple(SegmentMark(*mark) for mark in marks), data[segments_end:-4], durable)

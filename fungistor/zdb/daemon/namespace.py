@@ -14,6 +14,7 @@ from fungistor.zdb.daemon.format import (
     ENTRY,
     INDEX_HEADER,
     INDEX_RECORD,
+    Checkpoint,
     Descriptor,
     checksum,
     checksum_of,
@@ -117,6 +118,8 @@ class Namespace:
         """Why writes are refused until a restart; empty when they are not."""
         self.unflagged = False
         """Whether an index record could not be marked: only the data file knows, so no checkpoint may be taken."""
+        self.checkpoint = Checkpoint((), b"")
+        """The last one written or read; what it vouches for stays so."""
         self._datasize = datasize
 
     @property

@@ -14,8 +14,8 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from fungistor.errors import CorruptError, FailedError
-from fungistor.zdb.daemon.datawalk import Walk, walk_data_file
+from fungistor.errors import FailedError
+from fungistor.zdb.daemon.datawalk import Walk, ends_in_zeros, walk_data_file
 from fungistor.zdb.daemon.files import create_file, read_file, replace_file, write_all
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
@@ -35,13 +35,10 @@ from fungistor.zdb.daemon.format import (
     SegmentMark,
     checksum,
     data_header,
-    decode_checkpoint,
-    encode_checkpoint,
     index_header,
 )
 from fungistor.zdb.daemon.segments import Ends
 
-CHECKPOINT_NAME: Final = "fungistor-checkpoint"
 _NUMBERED: Final = re.compile(r"[di](0|[1-9][0-9]{0,9})")
 
 
@@ -68,6 +65,10 @@ class _Loader:
     index_records: int = 0
     changed: bool = False
     walked: bool = False
+    durable: int = 0
+    """Data files below this were flushed when they were whole, so no power cut can have holes in them."""
+    recent: int = 0
+    """From here on payloads are checked."""
     data_last: int | None = 0
     index_last: int = 0
 
@@ -94,6 +95,8 @@ class _Loader:
         index = self._index_bytes(file_id)
         data_fd = self._open_data(file_id)
         try:
+            if data_fd is None and mark is None and file_id >= self.durable:
+                return self._never_written(file_id)
             if data_fd is None:
                 return self._from_index_alone(file_id, index)
             if (
@@ -178,6 +181,7 @@ class _Loader:
             self.data_last, self.index_last = mark.data_last, mark.index_last
             return mark
         walk = walk_data_file(data_fd, mark.data_end, mark.data_last or None, rest.ends(), verify=True)
+        _strip_torn(walk, rest)
         settled = _settle(walk, rest)
         if settled is None:
             return self._from_data(file_id, index, data_fd, None)
@@ -191,10 +195,10 @@ class _Loader:
         """
         self.changed = self.walked = True
         rest = _index_rest(index or b"", INDEX_HEADER.size)
-        # The file before the newest may have been filled since the last barrier, too.
-        recent = not os.path.exists(f"{self.data_path}/d{file_id + 2}")
         first = last if last else None
-        walk = walk_data_file(data_fd, DATA_HEADER.size, first, rest.ends(), verify=recent)
+        walk = walk_data_file(data_fd, DATA_HEADER.size, first, rest.ends(), verify=file_id >= self.recent)
+        if file_id >= self.recent:
+            _strip_torn(walk, rest)
         settled = _settle(walk, rest) if index is not None else None
         if settled is None:
             return self._rebuild(file_id, data_fd, walk, rest)
@@ -217,6 +221,15 @@ class _Loader:
         if rest.by_offset:
             self.report.append(f"d{file_id} is missing: the values of {len(rest.by_offset)} records cannot be read")
         return SegmentMark(file_id, 0, self.data_last or 0, rest.end, self.index_last, checksum(index[: rest.end]))
+
+    def _never_written(self, file_id: int) -> SegmentMark:
+        """The data file was made after the last barrier and its entry never reached the disk: the index speaks of
+        values that do not count."""
+        os.close(create_file(f"{self.data_path}/d{file_id}", data_header(file_id)))
+        replace_file(f"{self.index_path}/i{file_id}", index_header(file_id), sync=False)
+        self.report.append(f"d{file_id} was never wholly written: begun anew with i{file_id}")
+        self.changed = True
+        return SegmentMark(file_id, DATA_HEADER.size, 0, INDEX_HEADER.size, 0, 0)
 
     def _replay_index(self, file_id: int, index: bytes, end: int) -> None:
         """Replay index records up to `end` as they stand, the way the original does."""
@@ -428,6 +441,15 @@ def _settle(walk: Walk, rest: _IndexRest) -> _Settled | None:
     return _Settled(matched, first_lost, max(kept, default=0), len(lost))
 
 
+def _strip_torn(walk: Walk, rest: _IndexRest) -> None:
+    """Take out records that may have lost a page of their head, unless the index has the same key for them."""
+    for record in [record for record in walk.records if ends_in_zeros(record)]:
+        witness = rest.by_offset.get(record.offset)
+        if witness is None or witness.key != record.key:
+            walk.records.remove(record)
+            walk.torn.append(record.offset)
+
+
 def _reconciled(data_fd: int, walk: Walk, rest: _IndexRest) -> list[DataRecord]:
     """Return what a rebuilt index must hold, in order: the walked records, set right by what the index knew.
 
@@ -488,11 +510,15 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None) -> R
         loader.changed = True
         marks[0] = SegmentMark(0, DATA_HEADER.size, 0, INDEX_HEADER.size, 0, 0)
     else:
-        vouched = _vouched(data_path, checkpoint)
         newest = max(numbers)
-        if not os.path.exists(f"{data_path}/d{newest}"):
-            loader.report.append(f"d{newest} is missing: created empty")
-            os.close(create_file(f"{data_path}/d{newest}", data_header(newest)))
+        vouched = _vouched(data_path, checkpoint)
+        # A folder that only the original wrote does not say what was flushed: its missing files are elsewhere.
+        loader.durable = checkpoint.durable if checkpoint is not None else newest + 1
+        loader.recent = checkpoint.durable if checkpoint is not None else newest - 1
+        elsewhere = newest in vouched or newest < loader.durable
+        if elsewhere and not os.path.exists(f"{data_path}/d{newest}"):
+            numbers.add(newest + 1)
+            _create_pair(index_path, data_path, newest + 1)
             loader.changed = True
         for number in sorted(numbers):
             marks[number] = loader.load(number, vouched.get(number))
@@ -534,43 +560,3 @@ def _vouched(data_path: str, checkpoint: Checkpoint | None) -> dict[int, Segment
 def _create_pair(index_path: str, data_path: str, number: int) -> None:
     os.close(create_file(f"{data_path}/d{number}", data_header(number)))
     os.close(create_file(f"{index_path}/i{number}", index_header(number)))
-
-
-def load_checkpoint(index_path: str, report: list[str]) -> Checkpoint | None:
-    """Return the namespace's checkpoint, or None when there is none that can be believed."""
-    data = read_file(f"{index_path}/{CHECKPOINT_NAME}")
-    if data is None:
-        return None
-    try:
-        return decode_checkpoint(data)
-    except CorruptError as error:
-        report.append(f"{error}: the data files are walked instead")
-        return None
-
-
-def save_checkpoint(index_path: str, data_path: str, ends: Ends, descriptor: bytes, *, sync: bool) -> None:
-    """Write down up to where every pair of files agrees; all of them must be durable when `sync` is asked.
-
-    Raises:
-        OSError: the disk refused; the old checkpoint stands and is as good as before.
-    """
-    marks = []
-    for name in os.listdir(index_path):
-        match = _NUMBERED.fullmatch(name)
-        if match is None or not name.startswith("i"):
-            continue
-        number = int(match[1])
-        index = read_file(f"{index_path}/{name}") or b""
-        if number == ends.file_id:
-            mark = SegmentMark(number, ends.data_end, ends.data_last, ends.index_end, ends.index_last, 0)
-        else:
-            try:
-                data_end = os.stat(f"{data_path}/d{number}").st_size
-            except FileNotFoundError:
-                continue
-            mark = SegmentMark(number, data_end, 0, len(index), 0, 0)
-        crc = checksum(index[: mark.index_end])
-        marks.append(SegmentMark(number, mark.data_end, mark.data_last, mark.index_end, mark.index_last, crc))
-    marks.sort(key=lambda mark: mark.file_id)
-    checkpoint = encode_checkpoint(Checkpoint(tuple(marks), descriptor))
-    replace_file(f"{index_path}/{CHECKPOINT_NAME}", checkpoint, sync=sync)

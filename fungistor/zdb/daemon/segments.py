@@ -70,6 +70,8 @@ class Unsynced:
 
     fds: tuple[int, ...]
     directories: tuple[str, ...]
+    newest: int = 0
+    """The data file that is appended to; those before it are whole."""
 
 
 class Segments:
@@ -231,7 +233,7 @@ class Segments:
         self._dirty = False
         directories = tuple(self._directories)
         self._directories.clear()
-        return Unsynced(fds, directories)
+        return Unsynced(fds, directories, self.ends.file_id)
 
     def touch_directory(self, path: str) -> None:
         """Have the next barrier make this directory durable."""

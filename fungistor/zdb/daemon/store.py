@@ -8,9 +8,11 @@ import os
 import secrets
 import shutil
 import stat
+from dataclasses import replace
 from typing import Final
 
 from fungistor.errors import ConflictError, CorruptError, FailedError
+from fungistor.zdb.daemon.checkpoint import load_checkpoint, save_checkpoint, write_checkpoint
 from fungistor.zdb.daemon.files import OpenFiles, close_all, create_file, read_file, replace_file, sync_directory
 from fungistor.zdb.daemon.format import (
     Checkpoint,
@@ -21,7 +23,7 @@ from fungistor.zdb.daemon.format import (
     index_header,
 )
 from fungistor.zdb.daemon.namespace import IoStats, Live, Namespace
-from fungistor.zdb.daemon.recovery import load_checkpoint, recover, save_checkpoint
+from fungistor.zdb.daemon.recovery import recover
 from fungistor.zdb.daemon.segments import Ends, Segments
 
 DEFAULT: Final = b"default"
@@ -91,6 +93,7 @@ class Store:
         segments.touch_directory(data_path)
         namespace = Namespace(descriptor, segments, Live(), datasize=self._datasize, io=self.io, next_id=0)
         self.namespaces[name] = namespace
+        self._rewrite_checkpoint(namespace)
         return namespace
 
     def remove(self, namespace: Namespace) -> None:
@@ -110,6 +113,7 @@ class Store:
         path = f"{namespace.segments.index_path}/{DESCRIPTOR_NAME}"
         replace_file(path, encode_descriptor(descriptor), sync=self._durable)
         namespace.descriptor = descriptor
+        self._rewrite_checkpoint(namespace)
 
     def close(self) -> None:
         """Write checkpoints, close all files and release the directories. Data must be durable already."""
@@ -120,16 +124,28 @@ class Store:
                 with contextlib.suppress(OSError):
                     if self._durable:
                         segments.sync_index()
-                    self._checkpoint(namespace)
+                    self._save_checkpoint(namespace)
             segments.close()
         self._abandon()
 
-    def _checkpoint(self, namespace: Namespace) -> None:
+    def note_durable(self, namespace: Namespace, newest: int) -> None:
+        """Note that the data files before `newest` are whole on disk, so that no start need look for holes in them."""
+        if newest > namespace.checkpoint.durable:
+            namespace.checkpoint = replace(namespace.checkpoint, durable=newest)
+            self._rewrite_checkpoint(namespace)
+
+    def _rewrite_checkpoint(self, namespace: Namespace) -> None:
+        checkpoint = replace(namespace.checkpoint, descriptor=encode_descriptor(namespace.descriptor))
+        # Not flushed and not needed: an older one only makes a start look at more.
+        with contextlib.suppress(OSError):
+            write_checkpoint(namespace.segments.index_path, checkpoint, sync=False)
+        namespace.checkpoint = checkpoint
+
+    def _save_checkpoint(self, namespace: Namespace) -> None:
         segments = namespace.segments
-        save_checkpoint(
-            segments.index_path, segments.data_path, segments.ends, encode_descriptor(namespace.descriptor),
-            sync=self._durable,
-        )  # fmt: skip
+        durable = segments.ends.file_id if self._durable else namespace.checkpoint.durable
+        descriptor = encode_descriptor(namespace.descriptor)
+        namespace.checkpoint = save_checkpoint(segments, descriptor, durable=durable, sync=self._durable)
 
     def _abandon(self) -> None:
         self._open_files.close()
@@ -168,6 +184,7 @@ class Store:
         namespace = Namespace(
             descriptor, segments, live, datasize=self._datasize, io=self.io, next_id=found.index_records
         )
+        namespace.checkpoint = checkpoint or namespace.checkpoint
         self.namespaces[name] = namespace
         self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
         self._make_durable(namespace, changed=found.changed)
@@ -182,10 +199,11 @@ class Store:
                     os.fdatasync(segments.data_fd(file_id))
             sync_directory(segments.data_path)
             sync_directory(segments.index_path)
+            self.note_durable(namespace, segments.ends.file_id)
         if changed:
             # A full disk is no reason not to serve; the next start walks the data again.
             with contextlib.suppress(OSError):
-                self._checkpoint(namespace)
+                self._save_checkpoint(namespace)
 
     def _descriptor(
         self, name: bytes, index_path: str, checkpoint: Checkpoint | None, report: list[str], *, empty: bool

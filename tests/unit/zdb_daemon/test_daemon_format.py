@@ -66,11 +66,12 @@ def test_descriptor_comes_back(descriptor: disk.Descriptor, leftover: bytes) -> 
 @given(
     st.lists(st.builds(disk.SegmentMark, *[st.integers(0, (1 << 32) - 1)] * 6), max_size=5).map(tuple),
     st.binary(max_size=80),
+    st.integers(0, (1 << 32) - 1),
 )
-def test_checkpoint_comes_back(segments: tuple[disk.SegmentMark, ...], descriptor: bytes) -> None:
+def test_checkpoint_comes_back(segments: tuple[disk.SegmentMark, ...], descriptor: bytes, durable: int) -> None:
     """A checkpoint is read back as written, and no proper prefix of it is believed."""
-    data = disk.encode_checkpoint(disk.Checkpoint(segments, descriptor))
-    assert disk.decode_checkpoint(data) == disk.Checkpoint(segments, descriptor)
+    data = disk.encode_checkpoint(disk.Checkpoint(segments, descriptor, durable))
+    assert disk.decode_checkpoint(data) == disk.Checkpoint(segments, descriptor, durable)
     with pytest.raises(CorruptError):
         disk.decode_checkpoint(data[:-1])
 

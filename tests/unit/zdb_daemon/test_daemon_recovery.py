@@ -368,6 +368,7 @@ def test_lost_password_closes_the_namespace(home: Path) -> None:
     put(namespace, b"k", b"v")
     abandon(store)
     (home / "index" / "ns" / "zdb-namespace").write_bytes(b"\x01\0\0")
+    (home / "index" / "ns" / "fungistor-checkpoint").unlink()
     store = open_store(home)
     descriptor = store.namespaces[b"ns"].descriptor
     assert descriptor.password not in (b"", b"secret")
@@ -394,6 +395,23 @@ def test_missing_old_data_file_costs_its_values_only(home: Path) -> None:
     store.close()
     away.rename(home / "data" / "default" / "d0")
     assert reopened(home)[0] == history.state
+
+
+def test_missing_newest_data_file_is_not_written_over(home: Path) -> None:
+    """When the newest data file is gone its keys answer errors, and new values go to a new pair of files."""
+    build(home, 10, 5, clean=True)
+    (home / "data" / "default" / "d0").unlink()
+    store = open_store(home)
+    namespace = store.namespaces[b"default"]
+    assert namespace.live.keys
+    for key in list(namespace.live.keys):
+        entry = namespace.entry(key)
+        assert entry is not None
+        with pytest.raises(DamagedError):
+            namespace.read(key, entry)
+    put(namespace, b"new", b"value")
+    assert namespace.segments.ends.file_id == 1
+    store.close()
 
 
 def test_two_daemons_never_share_a_folder(home: Path) -> None:
