@@ -24,6 +24,12 @@ WINDOW_BYTES = 12 * MIB
 GROUP_BYTES = 4 * MIB
 GROUP_BLOCKS_MAX = 256
 
+AHEAD_OF_LATER_BYTES = 2 * GROUP_BYTES
+"""What may be fetched beyond the window when it is full of blocks that come later: a large file before many small."""
+
+STALE_PLANNED_MAX = 4096
+"""Places in the plan of blocks that were hinted again since; beyond it they are swept out."""
+
 ENTRIES_REMEMBERED_MAX = 200_000
 """Entries of nodes already met, a source. Beyond it the oldest nodes are looked up in the map again."""
 
@@ -45,10 +51,11 @@ class ReadThreads:
 
 
 class _Group:
-    """Blocks of one stripe that were asked for together."""
+    """Blocks of one stripe that were asked for together; `last` is the rank of the one to be taken last."""
 
-    def __init__(self, future: Future[list[bytes]], wanted: Sequence[Wanted]) -> None:
+    def __init__(self, future: Future[list[bytes]], wanted: Sequence[Wanted], last: int) -> None:
         self.future = future
+        self.last = last
         self.position = {block.multihash: index for index, block in enumerate(wanted)}
         self.bytes = sum(block.entry.plain_bytes for block in wanted)
         self.left = len(self.position)
@@ -64,9 +71,13 @@ class ObjectSource:
         self._nodes: OrderedDict[int, dict[bytes, Entry]] = OrderedDict()
         self._entries = 0
         self._seeds: dict[bytes, Entry] = {}
-        self._plan: deque[Wanted] = deque()
-        self._planned: set[bytes] = set()
+        # Each hint stands before all earlier ones, so ranks fall from hint to hint and rise along the plan. A place in
+        # the plan counts only if the block has that rank still.
+        self._front = 0
+        self._plan: deque[tuple[int, Wanted]] = deque()
+        self._planned: dict[bytes, int] = {}
         self._groups: dict[bytes, _Group] = {}
+        self._running: list[_Group] = []
         self._ahead = 0
         self._closed = False
         # Whoever describes a file reads it next, and its only block would be fetched twice.
@@ -84,8 +95,9 @@ class ObjectSource:
             self._closed = True
             self._plan.clear()
             self._planned.clear()
-            for group in self._groups.values():
+            for group in self._running:
                 group.future.cancel()
+            self._running.clear()
             self._groups.clear()
 
     def seed(self, cid: CID, entry: Entry) -> None:
@@ -127,6 +139,7 @@ class ObjectSource:
                 group.left -= 1
                 if group.left == 0:
                     self._ahead -= group.bytes
+                    self._running.remove(group)
             self._last = (cid.multihash, data)
             self._pump()
         return data
@@ -140,17 +153,32 @@ class ObjectSource:
     def hint(self, cids: Sequence[CID]) -> None:
         """These will be asked for, in this order and before what was hinted earlier."""
         with self._lock:
-            fresh: list[Wanted] = []
+            fresh: dict[bytes, Wanted] = {}
             for cid in cids:
-                multihash = cid.multihash
-                if multihash in self._planned or multihash in self._groups:
-                    continue
-                entry = self._find(cid)
-                if isinstance(entry, Stored):
-                    fresh.append(Wanted(multihash, entry))
-                    self._planned.add(multihash)
-            self._plan.extendleft(reversed(fresh))
+                if cid.multihash not in fresh and cid.multihash not in self._groups:
+                    entry = self._find(cid)
+                    if isinstance(entry, Stored):
+                        fresh[cid.multihash] = Wanted(cid.multihash, entry)
+            self._put_first(list(fresh.values()))
             self._pump()
+
+    def _put_first(self, blocks: Sequence[Wanted]) -> None:
+        """Plan these before all that is planned."""
+        self._front -= len(blocks)
+        ranked = list(enumerate(blocks, self._front))
+        self._planned.update((block.multihash, rank) for rank, block in ranked)
+        self._plan.extendleft(reversed(ranked))
+        if len(self._plan) > len(self._planned) + STALE_PLANNED_MAX:
+            self._plan = deque(place for place in self._plan if self._planned.get(place[1].multihash) == place[0])
+
+    def _head(self) -> Wanted | None:
+        """The block to be fetched next."""
+        while self._plan:
+            rank, block = self._plan[0]
+            if self._planned.get(block.multihash) == rank:
+                return block
+            self._plan.popleft()
+        return None
 
     def _find(self, cid: CID) -> Entry | None:
         multihash = cid.multihash
@@ -174,47 +202,56 @@ class ObjectSource:
         return node.data
 
     def _take(self, wanted: Wanted) -> _Group:
-        """Find or start the group that brings a block; forget what was planned before it."""
+        """Find or start the group that brings a block; forget what was to be taken before it."""
         group = self._groups.get(wanted.multihash)
         if group is not None:
             return group
-        if wanted.multihash in self._planned:
-            while self._plan and self._plan[0].multihash != wanted.multihash:
-                self._planned.discard(self._plan.popleft().multihash)
-            # What was fetched for blocks that are skipped would fill the window for ever.
-            for skipped in {id(g): g for g in self._groups.values()}.values():
-                self._drop(skipped)
+        rank = self._planned.get(wanted.multihash)
+        if rank is None:
+            self._put_first([wanted])
         else:
-            self._plan.appendleft(wanted)
-            self._planned.add(wanted.multihash)
-        self._start_next()
+            while (head := self._head()) is not None and head.multihash != wanted.multihash:
+                del self._planned[head.multihash]
+            # What was fetched for blocks that are skipped would fill the window for ever.
+            for running in [running for running in self._running if running.last < rank]:
+                self._drop(running)
+        # Where there is no room at all, the block comes alone: it is taken at once.
+        self._start_next(GROUP_BLOCKS_MAX if self._has_room(wanted) else 1)
         return self._groups[wanted.multihash]
 
     def _pump(self) -> None:
-        while self._plan and not self._closed and self._ahead < WINDOW_BYTES:
-            self._start_next()
+        while (head := self._head()) is not None and not self._closed and self._has_room(head):
+            self._start_next(GROUP_BLOCKS_MAX)
 
-    def _start_next(self) -> None:
+    def _has_room(self, block: Wanted) -> bool:
+        if self._ahead < WINDOW_BYTES:
+            return True
+        rank = self._planned[block.multihash]
+        later = any(running.last > rank for running in self._running)
+        return later and self._ahead < WINDOW_BYTES + AHEAD_OF_LATER_BYTES
+
+    def _start_next(self, blocks_max: int) -> None:
         """Start the next group of the plan: blocks in a row that lie in one stripe."""
-        slot = self._plan[0].entry.slot
         wanted: list[Wanted] = []
-        size = 0
-        while self._plan and self._plan[0].entry.slot == slot and len(wanted) < GROUP_BLOCKS_MAX:
-            if wanted and size + self._plan[0].entry.plain_bytes > GROUP_BYTES:
+        size = last = 0
+        while (head := self._head()) is not None and len(wanted) < blocks_max:
+            if wanted and (head.entry.slot != wanted[0].entry.slot or size + head.entry.plain_bytes > GROUP_BYTES):
                 break
-            block = self._plan.popleft()
-            self._planned.discard(block.multihash)
-            wanted.append(block)
-            size += block.entry.plain_bytes
-        group = _Group(self._threads.submit(self._manifest, slot, wanted), wanted)
+            self._plan.popleft()
+            last = self._planned.pop(head.multihash)
+            wanted.append(head)
+            size += head.entry.plain_bytes
+        group = _Group(self._threads.submit(self._manifest, wanted[0].entry.slot, wanted), wanted, last)
+        self._running.append(group)
         self._ahead += group.bytes
         for block in wanted:
             self._groups[block.multihash] = group
 
     def _drop(self, group: _Group) -> None:
-        held = [multihash for multihash, other in self._groups.items() if other is group]
-        for multihash in held:
-            del self._groups[multihash]
-        if held:
+        if group in self._running:
+            self._running.remove(group)
             self._ahead -= group.bytes
             group.future.cancel()
+        for multihash in group.position:
+            if self._groups.get(multihash) is group:
+                del self._groups[multihash]
