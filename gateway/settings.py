@@ -26,7 +26,7 @@ class Settings:
     requests_max: int = 1024
     """Requests under way; the next one is told 429 rather than left to hang."""
 
-    buffered_bytes_max: int = 128 * MIB
+    buffered_bytes_max: int = 32 * MIB
     """Bytes read and not yet taken by clients, all requests together."""
 
     look_ahead_steps: int = 1

@@ -14,6 +14,7 @@ from fungistor.coding.manifest import Slot
 from fungistor.ids import StripeId
 from fungistor.keys.files import load_node_keys
 from fungistor.keys.table import KeyTable
+from fungistor.node.allocator import keep_freed_memory
 from fungistor.node.home import Home
 from fungistor.node.members import last_states, member_specs, placement_tables, pool_members
 from fungistor.node.network import Network, OfflineNetwork, Parts
@@ -39,6 +40,7 @@ def open_network(home: Home | str) -> Network:
     Raises:
         InvalidError, DeniedError, FailedError, CorruptError: a file of the home cannot be used, and which.
     """
+    keep_freed_memory()
     home = home if isinstance(home, Home) else Home(os.path.abspath(home))
     running = home.running()
     sync = running.sync if running is not None else True

@@ -7,6 +7,7 @@ stripe, in a few shared threads, never more than a window of bytes ahead of what
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,14 @@ from fungistor.limits import MIB
 from fungistor.objects.manifest_reader import ManifestReader
 from fungistor.objects.stripe_reader import StripeReader, Wanted
 
-WINDOW_BYTES = 12 * MIB
+WINDOW_BYTES_MAX = 12 * MIB
 """Blocks fetched and not yet taken, a source: three stripes, enough to keep two threads busy on loopback."""
+
+WINDOW_BYTES_MIN = 1 * MIB
+"""Where every source begins, and where a slow reader ends: hundreds of them must not hold stripes that nobody takes."""
+
+PAUSE_S = 0.1
+"""A reader that takes its next block later than this after the last one is not waiting for us."""
 
 GROUP_BYTES = 4 * MIB
 GROUP_BLOCKS_MAX = 256
@@ -79,6 +86,8 @@ class ObjectSource:
         self._groups: dict[bytes, _Group] = {}
         self._running: list[_Group] = []
         self._ahead = 0
+        self._window = WINDOW_BYTES_MIN
+        self._taken_at = 0.0
         self._closed = False
         # Whoever describes a file reads it next, and its only block would be fetched twice.
         self._last: tuple[bytes, bytes] = (b"", b"")
@@ -126,6 +135,7 @@ class ObjectSource:
                 return cid.digest
             if not isinstance(entry, Stored):
                 raise NotFoundError(f"block {cid} is not stored with this object")
+            self._pace()
             group = self._take(Wanted(cid.multihash, entry))
         try:
             blocks = group.future.result()
@@ -141,6 +151,7 @@ class ObjectSource:
                     self._ahead -= group.bytes
                     self._running.remove(group)
             self._last = (cid.multihash, data)
+            self._taken_at = time.monotonic()
             self._pump()
         return data
 
@@ -219,23 +230,31 @@ class ObjectSource:
         self._start_next(GROUP_BLOCKS_MAX if self._has_room(wanted) else 1)
         return self._groups[wanted.multihash]
 
+    def _pace(self) -> None:
+        """Double the window for a reader that keeps asking, halve it for one that lets blocks lie."""
+        if time.monotonic() - self._taken_at > PAUSE_S:
+            self._window = max(WINDOW_BYTES_MIN, self._window // 2)
+        else:
+            self._window = min(WINDOW_BYTES_MAX, self._window * 2)
+
     def _pump(self) -> None:
         while (head := self._head()) is not None and not self._closed and self._has_room(head):
             self._start_next(GROUP_BLOCKS_MAX)
 
     def _has_room(self, block: Wanted) -> bool:
-        if self._ahead < WINDOW_BYTES:
+        if self._ahead < self._window:
             return True
         rank = self._planned[block.multihash]
         later = any(running.last > rank for running in self._running)
-        return later and self._ahead < WINDOW_BYTES + AHEAD_OF_LATER_BYTES
+        return later and self._ahead < self._window + AHEAD_OF_LATER_BYTES
 
     def _start_next(self, blocks_max: int) -> None:
         """Start the next group of the plan: blocks in a row that lie in one stripe."""
         wanted: list[Wanted] = []
         size = last = 0
+        size_max = min(GROUP_BYTES, self._window)
         while (head := self._head()) is not None and len(wanted) < blocks_max:
-            if wanted and (head.entry.slot != wanted[0].entry.slot or size + head.entry.plain_bytes > GROUP_BYTES):
+            if wanted and (head.entry.slot != wanted[0].entry.slot or size + head.entry.plain_bytes > size_max):
                 break
             self._plan.popleft()
             last = self._planned.pop(head.multihash)

@@ -15,7 +15,14 @@ from fungistor.limits import MIB
 from fungistor.objects import source as sources
 from fungistor.objects.manifest_reader import ManifestReader
 from fungistor.objects.results import PublishOptions
-from fungistor.objects.source import GROUP_BLOCKS_MAX, GROUP_BYTES, WINDOW_BYTES, ObjectSource, ReadThreads
+from fungistor.objects.source import (
+    GROUP_BLOCKS_MAX,
+    GROUP_BYTES,
+    WINDOW_BYTES_MAX,
+    WINDOW_BYTES_MIN,
+    ObjectSource,
+    ReadThreads,
+)
 from fungistor.objects.stripe_reader import Wanted
 from fungistor.testing.memory_network import MemoryNetwork
 from tests.unit.objects.trees import noise, write
@@ -112,7 +119,7 @@ def test_the_window_bounds_what_is_fetched_and_not_taken(opened: Opened) -> None
     taken = 0
     for cid in cids:
         fetched = 262144 * len(opened.threads.blocks)
-        assert fetched - taken <= WINDOW_BYTES + GROUP_BYTES
+        assert fetched - taken <= WINDOW_BYTES_MAX + GROUP_BYTES
         opened.source.get(cid)
         taken += 262144
     assert all(len(group) * 262144 <= GROUP_BYTES for group in opened.threads.groups)
@@ -139,7 +146,7 @@ def test_what_was_fetched_for_later_survives_a_file_in_between(network: MemoryNe
     opened = Opened(network, tree)
     listing = list(entries(opened.source, opened.root))
     opened.source.hint([entry.cid for entry in listing])
-    assert 200_000 * len(opened.threads.blocks) >= WINDOW_BYTES
+    assert 200_000 * len(opened.threads.blocks) >= WINDOW_BYTES_MIN
     for entry in listing:
         assert len(b"".join(read_file(opened.source, entry.cid))) in (200_000, 3 * MIB)
     blocks = opened.threads.blocks
