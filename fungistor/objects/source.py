@@ -6,10 +6,11 @@ stripe, in a few shared threads, never more than a window of bytes ahead of what
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from fungistor.coding.manifest import Entry, Identity, Inline, Inner, Stored
@@ -71,9 +72,12 @@ class _Group:
 class ObjectSource:
     """A `BlockSource` over one object. One reader at a time; that reader may move between threads."""
 
-    def __init__(self, manifest: ManifestReader, threads: ReadThreads) -> None:
+    def __init__(
+        self, manifest: ManifestReader, threads: ReadThreads, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._manifest = manifest
         self._threads = threads
+        self._clock = clock
         self._lock = threading.RLock()
         self._nodes: OrderedDict[int, dict[bytes, Entry]] = OrderedDict()
         self._entries = 0
@@ -87,7 +91,7 @@ class ObjectSource:
         self._running: list[_Group] = []
         self._ahead = 0
         self._window = WINDOW_BYTES_MIN
-        self._taken_at = 0.0
+        self._taken_at = -math.inf
         self._closed = False
         # Whoever describes a file reads it next, and its only block would be fetched twice.
         self._last: tuple[bytes, bytes] = (b"", b"")
@@ -151,7 +155,7 @@ class ObjectSource:
                     self._ahead -= group.bytes
                     self._running.remove(group)
             self._last = (cid.multihash, data)
-            self._taken_at = time.monotonic()
+            self._taken_at = self._clock()
             self._pump()
         return data
 
@@ -232,7 +236,7 @@ class ObjectSource:
 
     def _pace(self) -> None:
         """Double the window for a reader that keeps asking, halve it for one that lets blocks lie."""
-        if time.monotonic() - self._taken_at > PAUSE_S:
+        if self._clock() - self._taken_at > PAUSE_S:
             self._window = max(WINDOW_BYTES_MIN, self._window // 2)
         else:
             self._window = min(WINDOW_BYTES_MAX, self._window * 2)

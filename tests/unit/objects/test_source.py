@@ -18,6 +18,7 @@ from fungistor.objects.results import PublishOptions
 from fungistor.objects.source import (
     GROUP_BLOCKS_MAX,
     GROUP_BYTES,
+    PAUSE_S,
     WINDOW_BYTES_MAX,
     WINDOW_BYTES_MIN,
     ObjectSource,
@@ -59,7 +60,8 @@ class Opened:
         self.root = CID.parse(self.outcome.cid)
         self.threads = Recording(network)
         located = network.content.locate(self.root)
-        self.source = ObjectSource(located.manifest, self.threads)
+        self.now = 0.0
+        self.source = ObjectSource(located.manifest, self.threads, lambda: self.now)
         self.source.seed(self.root, located.entry)
 
     def cid(self, *names: str) -> CID:
@@ -123,6 +125,25 @@ def test_the_window_bounds_what_is_fetched_and_not_taken(opened: Opened) -> None
         opened.source.get(cid)
         taken += 262144
     assert all(len(group) * 262144 <= GROUP_BYTES for group in opened.threads.groups)
+
+
+@pytest.mark.parametrize("pause_s", [0.0, PAUSE_S / 2, PAUSE_S * 2])
+def test_the_window_follows_the_readers_pace(opened: Opened, pause_s: float) -> None:
+    """A reader that keeps asking gets the whole window; one that lets blocks lie holds little more than the least."""
+    data = noise(0, 20 * MIB)
+    cids = [leaf(data[at : at + 262144]) for at in range(0, len(data), 262144)]
+    opened.source.get(opened.root)
+    opened.source.get(opened.cid("0-large"))
+    opened.source.hint(cids)
+    ahead_max = 0
+    for number, cid in enumerate(cids, 1):
+        opened.source.get(cid)
+        opened.now += pause_s
+        ahead_max = max(ahead_max, len(opened.threads.blocks) - number)
+    if pause_s > PAUSE_S:
+        assert ahead_max * 262144 <= 2 * WINDOW_BYTES_MIN
+    else:
+        assert WINDOW_BYTES_MAX - GROUP_BYTES <= ahead_max * 262144 <= WINDOW_BYTES_MAX + GROUP_BYTES
 
 
 def test_groups_are_bounded_in_number_and_follow_the_hint(opened: Opened) -> None:
