@@ -154,6 +154,10 @@ class Catalog:
         """Every record, by rising object id."""
         return self._state.records()
 
+    def records_after(self, revision: Revision) -> Iterator[tuple[Revision, Record]]:
+        """Records that changed after a revision, by the revision of their last change."""
+        return self._state.records_after(revision)
+
     def layout(self, number: LayoutNumber | None = None) -> SetLayout | None:
         """A layout by its number, or the newest; None if there is none."""
         return self._state.layout(number)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.record import Record
 from fungistor.errors import ConflictError, InvalidError
-from fungistor.ids import ObjectId
+from fungistor.ids import ObjectId, Revision
 
 HASH_BYTES = 16
 
@@ -59,6 +59,8 @@ SCHEMA = Schema(
         _TREE.format("fresh"),
         "CREATE TABLE fresh_rows (count INTEGER NOT NULL)",
         "INSERT INTO fresh_rows VALUES (0)",
+        "CREATE TABLE followed (revision INTEGER NOT NULL)",
+        "INSERT INTO followed VALUES (0)",
     ),
     remedy="stop every process of this home and delete the folder `index`: it is rebuilt from the block maps",
     synchronous="NORMAL",
@@ -150,6 +152,16 @@ class BlockIndex:
         """Whether an object is indexed under this manifest."""
         with self._database.read() as connection:
             return _is_indexed(connection, object_id, manifest_id)
+
+    def followed(self) -> Revision:
+        """The catalog's revision up to which every object is indexed."""
+        with self._database.read() as connection:
+            return Revision(connection.execute("SELECT revision FROM followed").fetchone()[0])
+
+    def follow(self, revision: Revision) -> None:
+        """Say that every object is indexed up to a revision; an older one than was said before changes nothing."""
+        with self._database.write() as connection:
+            connection.execute("UPDATE followed SET revision = max(revision, ?)", (revision,))
 
     def pending(self, records: Iterable[Record]) -> Iterator[Record]:
         """Those records whose object is not indexed under the manifest it has now."""

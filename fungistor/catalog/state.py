@@ -51,7 +51,8 @@ SCHEMA = Schema(
             stopped TEXT
         )""",
         "INSERT INTO progress VALUES (x'', x'', 0, 0, 0, 0, NULL)",
-        "CREATE TABLE record (object_id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE record (object_id BLOB PRIMARY KEY, body BLOB NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX record_by_revision ON record (revision)",
         """CREATE TABLE owed (
             object_id BLOB,
             member INTEGER,
@@ -163,6 +164,20 @@ class State:
             after = rows[-1][0]
             for _, body in rows:
                 yield decode_record(body)
+
+    def records_after(self, revision: Revision) -> Iterator[tuple[Revision, Record]]:
+        """Records that changed after a revision, by the revision of their last change. Snapshots as in `records`."""
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(
+                    "SELECT revision, body FROM record WHERE revision > ? ORDER BY revision LIMIT ?",
+                    (revision, ROWS_A_READ),
+                ).fetchall()
+            for changed, body in rows:
+                revision = Revision(changed)
+                yield revision, decode_record(body)
+            if len(rows) < ROWS_A_READ:
+                return
 
     def layout(self, number: LayoutNumber | None = None) -> SetLayout | None:
         """A layout by its number, or the newest."""
@@ -327,7 +342,8 @@ def _take_effect(connection: sqlite3.Connection, counters: _Counters, command: C
     assert record is not None
     if _record(connection, record.object_id) is None:
         counters.objects += 1
-    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (record.object_id, encode_record(record)))
+    row = (record.object_id, encode_record(record), counters.revision)
+    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", row)
     connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
     connection.executemany(
         "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]

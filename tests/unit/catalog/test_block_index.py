@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fungistor.catalog import index as index_module
 from fungistor.catalog.index import BlockIndex, Holder
 from fungistor.errors import ConflictError, InvalidError
-from fungistor.ids import ObjectId
+from fungistor.ids import ObjectId, Revision
 from tests.unit.catalog.samples import drawn, record
 
 A, B, C = (record(number).object_id for number in (1, 2, 3))
@@ -212,3 +212,11 @@ def test_the_index_is_what_a_dictionary_would_be(
         expected = {Holder(object_id, 0, places[b]) for object_id, places in model.items() if b in places}
         assert set(index.holders(block(b))) == expected
     index.close()
+
+
+def test_the_followed_revision_only_rises(index: BlockIndex) -> None:
+    """Of two indexers the one that saw less does not take back what the other said."""
+    assert index.followed() == 0
+    index.follow(Revision(7))
+    index.follow(Revision(5))
+    assert index.followed() == 7

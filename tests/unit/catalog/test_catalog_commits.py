@@ -15,7 +15,7 @@ from fungistor.catalog.log import BATCH_ENTRIES_MAX, START, FenceMovedError
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import OUTCOMES_KEPT, State
 from fungistor.errors import ConflictError, CorruptError, InvalidError, UnavailableError
-from fungistor.ids import LayoutNumber, MemberNumber
+from fungistor.ids import LayoutNumber, MemberNumber, Revision
 from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
 from tests.unit.catalog.samples import command, layout, owing, publish, record
 
@@ -73,6 +73,17 @@ def test_revisions_count_commands_with_effect_without_gaps(node: Node) -> None:
     assert [outcome.verdict.name for outcome in outcomes] == [
         "APPLIED", "UNCHANGED", "APPLIED", "REFUSED", "APPLIED", "REFUSED", "APPLIED"
     ]  # fmt: skip
+
+
+def test_records_are_listed_by_the_revision_of_their_last_change(node: Node) -> None:
+    """After a revision come the records that changed since, each once, in the order of their changes."""
+    a = node("a")
+    for number in (1, 2, 3):
+        a.commit(command(publish(number)))
+    a.commit(command(publish(1, policy="other")))
+    changed = [(revision, found.object_id) for revision, found in a.records_after(Revision(1))]
+    assert changed == [(2, record(2).object_id), (3, record(3).object_id), (4, record(1).object_id)]
+    assert list(a.records_after(Revision(4))) == []
 
 
 def test_a_refused_commit_is_a_conflict(node: Node) -> None:
