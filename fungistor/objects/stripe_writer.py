@@ -42,7 +42,8 @@ class StripeWriter:
         self._session = session
         self._slots = slots
         self._on_written = on_written
-        self._data = bytearray(_BUFFER_BYTES)
+        # Grown as it fills: 6 MiB zeroed for a tiny object would take longer than all the rest of its publish.
+        self._data = bytearray()
         self._parity = bytearray()
         self._slot = -1
         self._length = 0
@@ -61,18 +62,22 @@ class StripeWriter:
 
     def append_sealed(self, sealed: bytes) -> tuple[int, int]:
         """Append bytes that are sealed already, closing nothing; return their slot number and offset."""
-        if self._length + len(sealed) > len(self._data):
+        if self._length + len(sealed) > STRIPE_BYTES_MAX:
             self.close_stripe()
-            if len(sealed) > len(self._data):
-                self._data = bytearray(len(sealed) + 64 * KIB)
         offset = self._length
         self._room(len(sealed))[:] = sealed
         self._appended(len(sealed))
         return self._slot, offset
 
     def _room(self, length: int) -> memoryview:
-        assert self._length + length <= len(self._data)
+        self._reserve(self._length + length)
         return memoryview(self._data)[self._length : self._length + length]
+
+    def _reserve(self, length: int) -> None:
+        if length > len(self._data):
+            grown = bytearray(max(length, min(_BUFFER_BYTES, 4 * len(self._data))))
+            grown[: self._length] = memoryview(self._data)[: self._length]
+            self._data = grown
 
     def _appended(self, length: int) -> int:
         if not self._lengths:
@@ -111,6 +116,7 @@ class StripeWriter:
     def _send(self) -> WrittenStripe:
         shape = geometry(self._length, len(self._store.members()), len(self._store.up_members()))
         k, m, size = shape.k, shape.m, shape.shard_bytes
+        self._reserve(k * size)
         self._data[self._length : k * size] = os.urandom(k * size - self._length)
         if len(self._parity) < m * size:
             self._parity = bytearray(m * size)
