@@ -69,7 +69,6 @@ class Content:
         self._lock = threading.Lock()
         self._manifests: OrderedDict[ObjectId, ManifestReader] = OrderedDict()
         self._index_lock = threading.Lock()
-        self._indexed_revision = -1
 
     # -- opening ----------------------------------------------------------------------------------------------
 
@@ -176,19 +175,20 @@ class Content:
     def catch_up_index(self, deadline: float | None = None) -> bool:
         """Index the objects that are not yet; False if the deadline (monotonic) passed or one cannot be read now."""
         with self._index_lock:
-            revision = int(self._catalog.revision)
-            if revision == self._indexed_revision:
-                return True
             complete = True
-            for record in self._index.pending(self._catalog.records()):
+            followed = self._index.followed()
+            for revision, record in self._catalog.records_after(followed):
                 if deadline is not None and time.monotonic() > deadline:
                     return False
-                try:
-                    self._index.add(record.object_id, record.manifest_id, self._places(record))
-                except (UnavailableError, ConflictError):
-                    complete = False
-            if complete:
-                self._indexed_revision = revision
+                if not self._index.is_indexed(record.object_id, record.manifest_id):
+                    try:
+                        self._index.add(record.object_id, record.manifest_id, self._places(record))
+                    except (UnavailableError, ConflictError):
+                        complete = False
+                if complete:
+                    followed = revision
+            if followed > self._index.followed():
+                self._index.follow(followed)
             return complete
 
     def _places(self, record: Record) -> Iterator[tuple[bytes, int, int]]:
