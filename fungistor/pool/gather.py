@@ -195,8 +195,11 @@ class Gather:
         reasons: dict[str, str] = {}
         for source, reason in {**plan.failures(), **self._failures}.items():
             reasons.setdefault(self._ground.name(source.member), reason)
-        for index in self._exclude:
-            reasons.setdefault(f"shard {index}", "excluded as corrupt")
+        excluded = set(self._exclude)
+        for place in self._ground.places.of(self._slot.stripe_id, self._slot.k + self._slot.m):
+            if place.index in excluded:
+                excluded.remove(place.index)
+                reasons.setdefault(self._ground.name(place.member), "excluded as corrupt")
         return NotEnoughShardsError(found=len(plan.arrived_indices), needed=self._slot.k, by_member=reasons)
 
     def _result(self, plan: ReadPlan) -> Fetched:

@@ -185,6 +185,18 @@ class ShardPortContract(ABC, Generic[AnyMembers]):
             assert (caught.value.found, caught.value.needed) == (1, 2)
             assert set(caught.value.by_member) >= {store.name(number) for number in dead}
 
+    def test_members_whose_shards_are_not_trusted_are_named(self, cluster: AnyMembers) -> None:
+        """Where the reader excludes so much that k shards are not left, the error names the excluded by member."""
+        stripe = sample(111)
+        with self.open_store(cluster) as store:
+            put_whole(store, stripe)
+            window = store.window(stripe.slot.stripe_id, LAYOUT, 6)
+            with pytest.raises(NotEnoughShardsError) as caught:
+                store.fetch(stripe.slot, [0], fresh_payloads(stripe), exclude={0, 1, 2, 3, 5})
+            assert (caught.value.found, caught.value.needed) == (1, 2)
+            excluded = {store.name(window[index]) for index in (0, 1, 2, 3, 5)}
+            assert set(caught.value.by_member) == excluded
+
     def test_a_put_settles_for_k_plus_two_and_says_who_owes(self, cluster: AnyMembers) -> None:
         """Two dead members cost a debt each; the dead are then believed down; with a third the put is refused."""
         stripe = sample(106)
