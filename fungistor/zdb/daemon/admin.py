@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from fungistor.errors import FailedError
 from fungistor.zdb.daemon.commands import Handler
+from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
 from fungistor.zdb.daemon.info import nsinfo_text
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.session import Reply, Session, parse_number, plain, same_secret
@@ -63,7 +65,7 @@ def nslist(session: Session, _args: list[Argument]) -> Reply:
 
 def nsinfo(session: Session, args: list[Argument]) -> Reply:
     namespace = _existing(session, _name(args, 2))
-    return bulk(nsinfo_text(namespace, admin=session.admin).encode("utf-8", "surrogateescape"))
+    return bulk(nsinfo_text(namespace, admin=session.admin, master=session.master).encode("utf-8", "surrogateescape"))
 
 
 def _existing(session: Session, name: bytes) -> Namespace:
@@ -85,7 +87,7 @@ def nsset(session: Session, args: list[Argument]) -> Reply:
         namespace.frozen = on and key == b"freeze"
         return OK
     if key == b"mode":
-        return _mode(value)
+        return _mode(session, namespace, value)
     if key not in (b"password", b"public", b"maxsize", b"worm"):
         raise ReplyError("Invalid property")
     if name == DEFAULT:
@@ -106,16 +108,45 @@ def nsset(session: Session, args: list[Argument]) -> Reply:
     return OK
 
 
-def _mode(value: bytes) -> Reply:
-    if value == b"user":
-        return OK
-    if value == b"seq":
-        raise ReplyError("Sequential mode is not available yet")
-    raise ReplyError("Invalid property value (expected: user, seq)")
+def _mode(session: Session, namespace: Namespace, value: bytes) -> Reply:
+    if value not in (b"user", b"seq"):
+        raise ReplyError("Invalid property value (expected: user, seq)")
+    if not session.context.mixed:
+        raise ReplyError("This server instance is configured to use a single runtime mode")
+    if not namespace.untouched:
+        raise ReplyError("Cannot change mode of used namespace")
+    try:
+        namespace.set_mode(MODE_SEQUENTIAL if value == b"seq" else MODE_USER)
+    except OSError as error:
+        raise ReplyError("Cannot write namespace right now") from error
+    return OK
 
 
 def nsjump(session: Session, _args: list[Argument]) -> Reply:
     session.namespace.rotate()
+    session.wrote = True
+    return OK
+
+
+def reload(session: Session, args: list[Argument]) -> Reply:
+    namespace = _existing(session, _name(args, 2))
+    try:
+        session.context.store.reload(namespace)
+    except (OSError, FailedError) as error:
+        namespace.broken = f"reload failed: {error}"
+        raise ReplyError("Could not reload namespace") from error
+    return OK
+
+
+def flush(session: Session, _args: list[Argument]) -> Reply:
+    namespace = session.namespace
+    if namespace.descriptor.public or not namespace.descriptor.password:
+        raise ReplyError("Flushing public namespace denied")
+    try:
+        session.context.store.flush(namespace)
+    except OSError as error:
+        namespace.broken = f"flush failed: {error}"
+        raise ReplyError("Could not flush namespace") from error
     session.wrote = True
     return OK
 
@@ -165,12 +196,12 @@ NAMESPACE_COMMANDS: Final[dict[bytes, Handler]] = {
     b"NSLIST": nslist,
     b"NSINFO": nsinfo,
     b"SELECT": select,
+    b"FLUSH": flush,
 }
 ADMIN_COMMANDS: Final[dict[bytes, Handler]] = {
     b"NSNEW": nsnew,
     b"NSDEL": nsdel,
     b"NSSET": nsset,
     b"NSJUMP": nsjump,
+    b"RELOAD": reload,
 }
-LATER_COMMANDS: Final = frozenset(b"WAIT MIRROR MASTER HOOKS INDEX DATA RSCAN KSCAN HISTORY STOP RELOAD FLUSH".split())
-"""Commands of the original that are not there yet; they are refused by name, never ignored."""

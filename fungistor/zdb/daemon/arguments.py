@@ -14,19 +14,18 @@ USAGE: Final = """usage: fungistor zdb [--data DIR] [--index DIR] [--listen ADDR
   --protect       the default namespace is read-only without it
   --datasize N    bytes of a data file, suffix k, M or G (default 256M)
   --maxsize N     quota of the default namespace in bytes
-  --mode user     the mode of namespaces
+  --mode M        user or seq: one mode for all namespaces (default: each its own)
   --sync          acknowledge a write when it is on disk
   --no-sync       never wait for the disk: for trials
+  --debug-commands  serve STOP and KSCAN, for tests
   --port-file F   write the port there when serving
 """
 
 _VALUES: Final = frozenset(
     ("data", "index", "listen", "port", "socket", "admin", "datasize", "maxsize", "mode", "port-file")
 )
-_SWITCHES: Final = frozenset(("dualnet", "protect", "sync", "no-sync", "verbose"))
-_LATER: Final = frozenset(
-    ("hook", "synctime", "secure", "rotate", "background", "logfile", "dump", "debug-commands", "admin-http")
-)
+_SWITCHES: Final = frozenset(("dualnet", "protect", "sync", "no-sync", "verbose", "debug-commands"))
+_LATER: Final = frozenset(("hook", "synctime", "secure", "rotate", "background", "logfile", "dump", "admin-http"))
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]?)")
 _UNITS: Final = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -58,6 +57,7 @@ def parse_arguments(argv: Sequence[str]) -> DaemonConfig:
         mode=_mode(values.get("mode", defaults.mode)),
         datasize=_datasize(values["datasize"]) if "datasize" in values else defaults.datasize,
         maxsize=_whole(values, "maxsize", 0, (1 << 64) - 1),
+        debug_commands="debug-commands" in switches,
         port_file=values.get("port-file"),
     )
     if config.data == config.index:
@@ -97,10 +97,10 @@ def _whole(values: dict[str, str], name: str, default: int, largest: int) -> int
 
 
 def _mode(text: str) -> str:
-    if text in ("seq", "direct"):
-        raise InvalidError(f"--mode {text} is not available yet")
-    if text != "user":
-        raise InvalidError(f"--mode {text} is unknown: it is user")
+    if text == "direct":
+        return "seq"
+    if text not in ("mixed", "user", "seq"):
+        raise InvalidError(f"--mode {text} is unknown: it is user or seq")
     return text
 
 

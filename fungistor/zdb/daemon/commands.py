@@ -11,6 +11,7 @@ from typing import Final
 
 from fungistor.zdb.daemon.info import info_text
 from fungistor.zdb.daemon.namespace import DamagedError, Namespace, Put
+from fungistor.zdb.daemon.scanning import cursor_of
 from fungistor.zdb.daemon.session import (
     BarrierWanted,
     Reply,
@@ -141,7 +142,7 @@ def check_set(session: Session, args: list[Argument]) -> Put:
     if len(args[1]) > 255:
         raise ReplyError("Key too large")
     session.writing()
-    if not args[1]:
+    if not args[1] and session.namespace.slots is None:
         raise ReplyError("Invalid argument, key needed")
     timestamp = parse_timestamp(args[3]) if len(args) == 4 else int(time.time()) & 0xFFFFFFFF
     return Put(plain(args[1]), args[2], timestamp)
@@ -292,14 +293,7 @@ def keycur(session: Session, args: list[Argument]) -> Reply:
     namespace, key, entry = _lookup(session, args)
     if entry is None:
         raise ReplyError("Key not found")
-    return bulk(namespace.cursor(entry, key))
-
-
-def scan(session: Session, args: list[Argument]) -> Reply:
-    namespace = session.readable()
-    cursor, found = namespace.scan(plain(args[1]) if len(args) > 1 else None)
-    entries = [array([bulk(key), integer(size), integer(written)]) for key, size, written in found]
-    return array([bulk(cursor), array(entries)])
+    return bulk(cursor_of(namespace, key, entry))
 
 
 KEY_COMMANDS: Final[dict[bytes, Handler]] = {
@@ -320,6 +314,4 @@ KEY_COMMANDS: Final[dict[bytes, Handler]] = {
     b"LENGTH": length,
     b"KEYTIME": keytime,
     b"KEYCUR": keycur,
-    b"SCAN": scan,
-    b"SCANX": scan,
 }

@@ -28,7 +28,10 @@ class DaemonConfig:
     """A reply to a write leaves when the write is on disk."""
     no_sync: bool = False
     """Nothing waits for the disk: for trials and benchmarks."""
-    mode: str = "user"
+    mode: str = "mixed"
+    """`user` or `seq`: all namespaces have that mode; `mixed`: each has its own, user at first."""
+    debug_commands: bool = False
+    """STOP and KSCAN are served, as the original's test program needs them."""
     datasize: int = 256 << 20
     maxsize: int = 0
     """Quota of the default namespace in payload bytes, 0 for none."""

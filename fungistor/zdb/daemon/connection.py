@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, cast
 
-from fungistor.zdb.daemon.admin import ADMIN_COMMANDS, LATER_COMMANDS, NAMESPACE_COMMANDS
+from fungistor.zdb.daemon.admin import ADMIN_COMMANDS as _OWN_ADMIN_COMMANDS
+from fungistor.zdb.daemon.admin import NAMESPACE_COMMANDS
 from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.buffers import BufferPool
 from fungistor.zdb.daemon.commands import KEY_COMMANDS, Handler, barrier_reply, check_set, set_answers
-from fungistor.zdb.daemon.namespace import Put
-from fungistor.zdb.daemon.session import BarrierWanted, Context, Session
-from fungistor.zdb.daemon.wire import Argument, ProtocolError, ReplyError, RequestParser, error
+from fungistor.zdb.daemon.namespace import Namespace, Put
+from fungistor.zdb.daemon.session import BarrierWanted, Context, Later, Session, WaitWanted, parse_number
+from fungistor.zdb.daemon.walks import RAW_COMMANDS, WALK_COMMANDS
+from fungistor.zdb.daemon.wire import Argument, ProtocolError, ReplyError, RequestParser, array, bulk, error, status
 
 _RECEIVE_BYTES: Final = 80 << 10
 """One for all connections: a value of 64 KiB with its words arrives in one read."""
 _LEAD_BYTES: Final = 4 << 10
 """What is read there after a value that did not fit: the next one's words, so that its bytes go where they belong."""
+PUSHED_BYTES_MAX: Final = 16 << 20
+"""A mirror that does not read is dropped when this much waits for it."""
 OUTPUT_HIGH_BYTES: Final = 256 << 10
 """Unsent replies beyond this stop the connection; one more reply may come on top."""
 _BATCH_BYTES: Final = 64 << 10
@@ -31,10 +37,20 @@ _JOIN_BYTES: Final = 4 << 10
 STALL_S: Final = 10.0
 """A client that stops in the middle of a value gives its buffer up after this, when others wait for one."""
 
-COMMANDS: Final[dict[bytes, Handler]] = {**KEY_COMMANDS, **NAMESPACE_COMMANDS, **ADMIN_COMMANDS}
+ADMIN_COMMANDS: Final[dict[bytes, Handler]] = {**_OWN_ADMIN_COMMANDS, **RAW_COMMANDS}
+COMMANDS: Final[dict[bytes, Handler]] = {**KEY_COMMANDS, **NAMESPACE_COMMANDS, **WALK_COMMANDS, **ADMIN_COMMANDS}
 _UNFLUSHED: Final = error("Cannot write data right now")
 _FLUSH_FAILED: Final = error("Flush failed, writes are refused until restart")
 _REMOVED: Final = error("Your active namespace is not available anymore (probably removed).")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a WAIT waits for."""
+
+    command: bytes
+    namespace: Namespace
+    timer: asyncio.TimerHandle
 
 
 class Hub:
@@ -49,7 +65,27 @@ class Hub:
         self.receive = memoryview(bytearray(_RECEIVE_BYTES))
         self.lead = self.receive[:_LEAD_BYTES]
         self.connections: set[Connection] = set()
+        self.accepted = 0
+        self.mirrors: set[Connection] = set()
+        self.waiting: dict[Connection, Waiting] = {}
         self.empty = asyncio.Event()
+
+    def executed(self, source: Connection, name: bytes, request: list[Argument]) -> None:
+        """Tell those who watch what a client has executed."""
+        namespace = source.namespace
+        for connection, waiting in list(self.waiting.items()):
+            same = connection is not source and waiting.namespace is namespace
+            if same and waiting.command in (name, b"*"):
+                waiting.timer.cancel()
+                del self.waiting[connection]
+                connection.push(status(name))
+        if not self.mirrors:
+            return
+        words = [bulk(bytes(word)) for word in request]
+        head = [b":%d\r\n" % time.time(), bulk(namespace.name), b":%d\r\n" % source.owner]
+        for connection in list(self.mirrors):
+            if connection is not source:
+                connection.push(array([*head, *words]))
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -64,6 +100,8 @@ class Connection(asyncio.BufferedProtocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._stream: Iterator[bytes] | None = None
+        self._pushed: list[bytes] = []
+        self._working = False
         self._lead = hub.receive
         self._blocked = False
         self._choked = False
@@ -71,6 +109,9 @@ class Connection(asyncio.BufferedProtocol):
         self._lost = False
         self._paused = False
         self.last_read = 0.0
+        hub.accepted += 1
+        self.owner = hub.accepted
+        """Who it is to mirrors; a master says it in each request."""
 
     # transport callbacks
 
@@ -87,11 +128,14 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._lost = self._closing = True
         self._hub.connections.discard(self)
+        self._hub.mirrors.discard(self)
+        self._end_waiting()
         if not self._hub.connections:
             self._hub.empty.set()
         self._parser.close()
         self._puts.clear()
         self._out.clear()
+        self._pushed.clear()
         self._stream = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
@@ -121,6 +165,20 @@ class Connection(asyncio.BufferedProtocol):
         self._proceed()
 
     @property
+    def namespace(self) -> Namespace:
+        """Where its commands go."""
+        return self._session.namespace
+
+    def push(self, data: bytes) -> None:
+        """Send what no request asked for, as soon as no reply is in the making."""
+        if self._transport.get_write_buffer_size() > PUSHED_BYTES_MAX:
+            self.abort()
+            return
+        self._pushed.append(data)
+        if not self._working and not self._blocked and self._stream is None:
+            self._flush()
+
+    @property
     def gathering(self) -> bool:
         """Whether a receive buffer is held for a value that is still coming."""
         return self._parser.gathering()
@@ -136,6 +194,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._closing:
             return
         if not self._blocked:
+            self._working = True
             try:
                 self._run()
             except ProtocolError as problem:
@@ -145,6 +204,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._flush()
                 self._close()
                 return
+            finally:
+                self._working = False
         wait = self._blocked or self._choked or self._parser.starved
         if wait != self._paused and not self._transport.is_closing():
             self._paused = wait
@@ -185,8 +246,11 @@ class Connection(asyncio.BufferedProtocol):
             self._close()
             return
         name = bytes(request[0][:32]).upper()
+        if session.master and len(request) > 1:
+            self.owner = parse_number(request.pop()) & 0xFFFFFFFF
         if name == b"SET" and len(request) == 3 and isinstance(request[2], bytes):
             self._stage(request)
+            self._tell(name, request)
             return
         self._store_puts()
         handler = COMMANDS.get(name)
@@ -196,9 +260,18 @@ class Connection(asyncio.BufferedProtocol):
         operations = context.stats.operations
         text = name.decode()
         operations[text] = operations.get(text, 0) + 1
+        self._answer(name, handler, request)
+        self._tell(name, request)
+
+    def _tell(self, name: bytes, request: list[Argument]) -> None:
+        if self._hub.waiting or self._hub.mirrors:
+            self._hub.executed(self, name, request)
+
+    def _answer(self, name: bytes, handler: Handler, request: list[Argument]) -> None:
+        session = self._session
         try:
             if name in ADMIN_COMMANDS and not session.admin:
-                context.stats.unauthorized += 1
+                session.context.stats.unauthorized += 1
                 raise ReplyError("Permission denied")
             reply = handler(session, request)
         except ReplyError as refusal:
@@ -211,15 +284,48 @@ class Connection(asyncio.BufferedProtocol):
                 self._reply(piece)
         elif isinstance(reply, BarrierWanted):
             self._wait_for_barrier(reply)
+        elif isinstance(reply, WaitWanted):
+            self._watch(reply)
+        elif isinstance(reply, Later):
+            self._wait_for(reply)
         else:
             self._stream = reply
+        if session.mirror:
+            self._hub.mirrors.add(self)
+
+    def _watch(self, wanted: WaitWanted) -> None:
+        """Be told of a command; meanwhile requests are answered as ever."""
+        self._end_waiting()
+        timer = self._hub.loop.call_later(wanted.timeout_s, self._waited_in_vain)
+        self._hub.waiting[self] = Waiting(wanted.command, self._session.namespace, timer)
+
+    def _waited_in_vain(self) -> None:
+        self._hub.waiting.pop(self, None)
+        self.push(error("Timeout"))
+
+    def _end_waiting(self) -> None:
+        waiting = self._hub.waiting.pop(self, None)
+        if waiting is not None:
+            waiting.timer.cancel()
+
+    def _wait_for(self, later: Later) -> None:
+        """Stand still until the reply is there; others go on."""
+        self._flush()
+        self._blocked = True
+
+        def done(reply: bytes) -> None:
+            if self._lost:
+                return
+            self._blocked = False
+            self._reply(reply)
+            self._resume()
+
+        self._hub.loop.call_soon(later.begin, done)
 
     def _unknown(self, name: bytes) -> None:
         self._hub.context.stats.failed += 1
         if name in (b"", b"*"):
             self._reply(error("This is not a valid command"))
-        elif name in LATER_COMMANDS:
-            self._reply(error("Command not supported (not available yet)"))
         else:
             self._reply(error("Command not supported"))
 
@@ -251,6 +357,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         """Give the transport what there is: joined while that is cheaper than a longer vector."""
+        if self._pushed and self._stream is None:
+            for data in self._pushed:
+                self._reply(data)
+            self._pushed.clear()
         if not self._out or self._transport.is_closing():
             return
         if self._hub.sync and self._session.wrote:

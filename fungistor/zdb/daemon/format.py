@@ -36,6 +36,9 @@ TRUNCATED: Final = 2
 KEY_BYTES_MAX: Final = 255
 OFFSET_MAX: Final = (1 << 32) - 1
 
+SLOT_BYTES: Final = INDEX_RECORD.size + 8
+"""One index record in sequential mode, where every key is an id of 8 bytes."""
+
 CURSOR: Final = Struct("<BIIII")
 """Key length, index file, payload length, offset of the index record, payload checksum."""
 
@@ -149,6 +152,14 @@ def parse_index_record(buffer: bytes, at: int, offset: int) -> IndexRecord | Non
     return IndexRecord(
         offset, data_offset, payload_bytes, previous, flags, data_file, timestamp, crc, parent, parent_at, key
     )
+
+
+def pack_index_record(record: IndexRecord) -> bytes:
+    """Return the record's bytes."""
+    return INDEX_RECORD.pack(
+        len(record.key), record.data_offset, record.payload_bytes, record.previous, record.flags, record.data_file,
+        record.timestamp, record.crc, record.parent_file, record.parent_offset,
+    ) + record.key  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -57,7 +57,7 @@ def info_text(context: Context) -> str:
     return "\n".join(lines) + "\n"
 
 
-def nsinfo_text(namespace: Namespace, *, admin: bool) -> str:
+def nsinfo_text(namespace: Namespace, *, admin: bool, master: bool = False) -> str:
     """Return NSINFO of one namespace."""
     descriptor, live, faults = namespace.descriptor, namespace.live, namespace.faults
     entries = len(live.keys)
@@ -76,7 +76,7 @@ def nsinfo_text(namespace: Namespace, *, admin: bool) -> str:
         f"index_size_bytes: {index_bytes}",
         f"index_size_kb: {index_bytes / 1024:.2f}",
         f"next_internal_id: {_swapped(namespace.next_id)}",
-        "mode: userkey",
+        f"mode: {'userkey' if namespace.slots is None else 'sequential'}",
         f"stats_index_io_errors: {faults.index_errors}",
         f"stats_index_io_error_last: {faults.index_error_last}",
         "stats_index_faults: 0",
@@ -90,6 +90,8 @@ def nsinfo_text(namespace: Namespace, *, admin: bool) -> str:
     for name, path in (("index", segments.index_path), ("data", segments.data_path)):
         free = _free_bytes(path)
         lines += [f"{name}_disk_freespace_bytes: {free}", f"{name}_disk_freespace_mb: {free / _MIB:.2f}"]
+    if master and descriptor.password:
+        lines.append(f"password_raw: {os.fsdecode(descriptor.password)}")
     if admin:
         number = segments.ends.file_id
         lines += [

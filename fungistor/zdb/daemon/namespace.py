@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from fungistor.zdb.daemon.format import (
-    CURSOR,
+    DATA_HEADER,
     DATA_RECORD,
     DELETED,
     ENTRY,
     INDEX_HEADER,
     INDEX_RECORD,
+    MODE_SEQUENTIAL,
+    SLOT_BYTES,
     Checkpoint,
     Descriptor,
     checksum,
@@ -21,12 +24,11 @@ from fungistor.zdb.daemon.format import (
     parse_index_record,
 )
 from fungistor.zdb.daemon.segments import Segments, Write, WriteError
+from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
 from fungistor.zdb.daemon.wire import ReplyError
 
 _ONE_READ_BYTES_MAX: Final = 16 << 10
 """Up to this head, key and payload are read together and cut; above, a second call is cheaper than the copy."""
-_SCAN_ENTRIES_MAX: Final = 1000
-_SCAN_READ_BYTES: Final = 64 << 10
 
 
 class DamagedError(Exception):
@@ -103,7 +105,15 @@ class Namespace:
     """A namespace that is open. All calls are from the daemon's one loop."""
 
     def __init__(
-        self, descriptor: Descriptor, segments: Segments, live: Live, *, datasize: int, io: IoStats, next_id: int
+        self,
+        descriptor: Descriptor,
+        segments: Segments,
+        live: Live,
+        *,
+        datasize: int,
+        io: IoStats,
+        next_id: int,
+        slots: Slots | None = None,
     ) -> None:
         self.descriptor = descriptor
         self.segments = segments
@@ -111,6 +121,12 @@ class Namespace:
         self.faults = Faults()
         self.io = io
         self.next_id = next_id
+        self.slots = slots
+        """In sequential mode: where the ids lie; None in user mode."""
+        self.rotated: Callable[[Namespace, int], None] | None = None
+        """Told after each rotation, with the number of the pair that was closed."""
+        self.offsets: tuple[int, int, array[int]] | None = None
+        """What a backward scan found last: index file, its size, where its records begin."""
         self.locked = False
         self.frozen = False
         self.removed = False
@@ -126,10 +142,39 @@ class Namespace:
     def name(self) -> bytes:
         return self.descriptor.name
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was ever written to it."""
+        ends = self.segments.ends
+        return (ends.file_id, ends.data_end, ends.index_end) == (0, DATA_HEADER.size, INDEX_HEADER.size)
+
+    def set_mode(self, mode: int) -> None:
+        """Change the mode of a namespace that is untouched.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        self.segments.set_mode(mode)
+        self.next_id, self.slots = 0, None
+        if mode == MODE_SEQUENTIAL:
+            self.slots = Slots()
+            self.slots.begin(0, 0)
+
+    def adopt(self, segments: Segments, live: Live, slots: Slots | None, next_id: int) -> None:
+        """Go on with other files; the old ones are closed."""
+        segments.patched.clear()
+        self.segments, self.live, self.slots, self.next_id = segments, live, slots, next_id
+        self.unflagged = False
+        self.offsets = None
+
     def entry(self, key: bytes) -> tuple[int, ...] | None:
         """Return (file, data offset, length, checksum, time, index offset) of a live key."""
         packed = self.live.keys.get(key)
         return None if packed is None else ENTRY.unpack(packed)
+
+    def place(self, key: bytes, entry: tuple[int, ...]) -> tuple[int, int]:
+        """Return the index file and offset of a live key's record."""
+        return (entry[0], entry[5]) if self.slots is None else self.slots.place(key)
 
     # reading
 
@@ -210,6 +255,8 @@ class Namespace:
         Raises:
             ReplyError: why it was refused.
         """
+        if self.slots is not None:
+            return self._put_id(put, self.slots)
         write, old = self._prepare(put, 0)
         if write is None:
             return None
@@ -226,6 +273,8 @@ class Namespace:
 
         Each answer is the key, None where that very value was there already, or why it was refused.
         """
+        if self.slots is not None:
+            return [self._answer(put) for put in puts]
         answers: list[bytes | ReplyError | None] = [put.key for put in puts]
         batch = _Batch()
         for position, put in enumerate(puts):
@@ -245,6 +294,53 @@ class Namespace:
             batch.add(position, write, old)
         self._store(batch, answers)
         return answers
+
+    def _answer(self, put: Put) -> bytes | ReplyError | None:
+        try:
+            return self.put(put)
+        except ReplyError as error:
+            return error
+
+    def _put_id(self, put: Put, slots: Slots) -> bytes | None:
+        """Store under the next id, or a new version of the id that is given."""
+        write, old = self._prepare(put, 0)
+        if write is None:
+            return None
+        if put.key and old is None:
+            raise ReplyError("Invalid key, only update authorized")
+        if not self._has_room(len(put.value), 0, ID_BYTES):
+            self.rotate()
+        try:
+            if old is None:
+                write.key = id_bytes(self.next_id)
+                self._commit([write], [None])
+                return write.key
+            self._update_id(write, old, slots)
+        except WriteError as error:
+            raise ReplyError(f"Cannot write {error.where} right now") from error
+        return put.key
+
+    def _update_id(self, write: Write, old: tuple[int, ...], slots: Slots) -> None:
+        slot = slots.place(write.key)
+        try:
+            current = parse_index_record(os.pread(self.segments.index_fd(slot[0]), SLOT_BYTES, slot[1]), 0, slot[1])
+        except OSError as error:
+            raise WriteError("index", error) from error
+        if current is None:
+            raise WriteError("index", OSError(f"i{slot[0]} ends before {slot[1]}"))
+        try:
+            self.segments.append_update(write, current, slot)
+        except WriteError as error:
+            self._write_fault(error)
+            raise
+        size = len(write.payload)
+        self.live.keys[write.key] = ENTRY.pack(
+            self.segments.ends.file_id, write.data_offset, size, write.crc, write.timestamp, slot[1]
+        )
+        self.live.payload_bytes += size - old[2]
+        self.io.data_write_bytes += DATA_RECORD.size + ID_BYTES + size
+        self.io.index_write_bytes += 2 * SLOT_BYTES
+        self.next_id += 1
 
     def _prepare(self, put: Put, grown: int) -> tuple[Write | None, tuple[int, ...] | None]:
         """Return what to append for a put and the version it supersedes; nothing when it changes nothing."""
@@ -282,7 +378,7 @@ class Namespace:
         """
         self._check_writable()
         try:
-            self.segments.append_tombstone(key, timestamp, entry[0], entry[5])
+            self.segments.append_tombstone(key, timestamp, *self.place(key, entry))
         except WriteError as error:
             self._write_fault(error)
             raise ReplyError(f"Cannot delete key ({error.where})") from error
@@ -304,6 +400,11 @@ class Namespace:
         except WriteError as error:
             self._write_fault(error)
             raise ReplyError(f"Cannot write {error.where} right now") from error
+        closed = self.segments.ends.file_id - 1
+        if self.slots is not None:
+            self.slots.begin(closed + 1, self.next_id)
+        if self.rotated is not None:
+            self.rotated(self, closed)
 
     def _check_writable(self) -> None:
         if self.broken:
@@ -353,63 +454,13 @@ class Namespace:
                 self.unflagged = True
                 self._index_fault(error)
 
-    # cursors
-
-    def cursor(self, entry: tuple[int, ...], key: bytes) -> bytes:
-        """Return the 17 bytes by which a scan goes on after this key."""
-        return CURSOR.pack(len(key), entry[0], entry[2], entry[5], entry[3])
-
-    def scan(self, cursor: bytes | None) -> tuple[bytes, list[tuple[bytes, int, int]]]:
-        """Return the next entries in order of last write as (key, length, time), and the cursor after them.
-
-        Raises:
-            ReplyError: the cursor is none of ours, or nothing is left.
-        """
-        file_id, offset = (0, INDEX_HEADER.size) if cursor is None else self._after(cursor)
-        found: list[tuple[bytes, int, int]] = []
-        last = b""
-        while file_id <= self.segments.ends.file_id:
-            at = 0
-            try:
-                block = os.pread(self.segments.index_fd(file_id), _SCAN_READ_BYTES, offset)
-            except FileNotFoundError:
-                block = b""
-            except OSError as error:
-                self._index_fault(error)
-                raise ReplyError("Internal Error") from error
-            self.io.index_read_bytes += len(block)
-            while (record := parse_index_record(block, at, offset + at)) is not None:
-                at += record.end - record.offset
-                entry = self.entry(record.key)
-                if entry is not None and entry[0] == file_id and entry[5] == record.offset:
-                    found.append((record.key, entry[2], entry[4]))
-                    last = self.cursor(entry, record.key)
-                    if len(found) == _SCAN_ENTRIES_MAX:
-                        return last, found
-            offset += at
-            if at == 0:
-                file_id, offset = file_id + 1, INDEX_HEADER.size
-        if not found:
-            raise ReplyError("No more data")
-        return last, found
-
-    def _after(self, cursor: bytes) -> tuple[int, int]:
-        """Return the file and offset of the index record behind the cursor's."""
-        if len(cursor) != CURSOR.size:
-            raise ReplyError("Invalid key format")
-        key_bytes, file_id, length, offset, crc = CURSOR.unpack(cursor)
-        size = INDEX_RECORD.size + key_bytes
-        if not key_bytes or file_id > self.segments.ends.file_id or offset < INDEX_HEADER.size:
-            raise ReplyError("Invalid key format")
-        try:
-            record = parse_index_record(os.pread(self.segments.index_fd(file_id), size, offset), 0, offset)
-        except OSError as error:
-            raise ReplyError("Invalid key format") from error
-        if record is None or (len(record.key), record.payload_bytes, record.crc) != (key_bytes, length, crc):
-            raise ReplyError("Invalid key format")
-        return file_id, offset + size
-
     # faults
+
+    def index_read_failed(self, error: OSError) -> None:
+        """Count an index file that could not be read."""
+        self.io.index_read_failed += 1
+        self.faults.index_errors += 1
+        self.faults.index_error_last = error.errno or 0
 
     def _data_fault(self, error: OSError | None) -> None:
         self.io.data_read_failed += 1

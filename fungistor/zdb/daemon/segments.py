@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fungistor.zdb.daemon.files import Buffer, OpenFiles, close_all, create_file, write_all
@@ -19,9 +19,12 @@ from fungistor.zdb.daemon.format import (
     DELETED,
     INDEX_FLAGS_AT,
     INDEX_RECORD,
+    MODE_USER,
     OFFSET_MAX,
+    IndexRecord,
     data_header,
     index_header,
+    pack_index_record,
 )
 
 _JOIN_BYTES_MAX: Final = 16 << 10
@@ -77,10 +80,15 @@ class Unsynced:
 class Segments:
     """The open files of a namespace."""
 
-    def __init__(self, index_path: str, data_path: str, ends: Ends, open_files: OpenFiles) -> None:
+    def __init__(
+        self, index_path: str, data_path: str, ends: Ends, open_files: OpenFiles, mode: int = MODE_USER
+    ) -> None:
         self.index_path = index_path
         self.data_path = data_path
         self.ends = ends
+        self.mode = mode
+        self.patched: set[int] = set()
+        """Index files that were changed in place, for `INDEX DIRTY`."""
         self._open_files = open_files
         self._dirty = False
         self._retired: dict[int, int] = {}
@@ -188,6 +196,51 @@ class Segments:
             OSError: the index file cannot be written.
         """
         os.pwrite(self.index_fd(index_file), bytes([DELETED]), index_offset + INDEX_FLAGS_AT)
+        self.patched.add(index_file)
+
+    def append_update(self, write: Write, copy: IndexRecord, slot: tuple[int, int]) -> None:
+        """Append a new version of an id, keep the old one as a copy in a slot of its own, rewrite the id's slot.
+
+        Args:
+            copy: the slot as it was.
+            slot: index file and offset of the id's slot.
+
+        Raises:
+            WriteError: the disk refused; the id is as it was.
+        """
+        if self._torn:
+            self._cut_back()
+        ends = self.ends
+        parts, data_end, data_last = self._data_parts([write])
+        self._dirty = True
+        try:
+            write_all(self._data_fd, parts, ends.data_end)
+        except OSError as error:
+            self._undo()
+            raise WriteError("data", error) from error
+        kept = replace(copy, previous=ends.index_last, flags=copy.flags | DELETED)
+        now = replace(
+            copy, data_offset=write.data_offset, payload_bytes=len(write.payload), data_file=ends.file_id,
+            timestamp=write.timestamp, crc=write.crc, parent_file=ends.file_id, parent_offset=ends.index_end,
+        )  # fmt: skip
+        kept_bytes = pack_index_record(kept)
+        try:
+            write_all(self._index_fd, [kept_bytes], ends.index_end)
+            os.pwrite(self.index_fd(slot[0]), pack_index_record(now), slot[1])
+        except OSError as error:
+            self._undo()
+            raise WriteError("index", error) from error
+        self.patched.add(slot[0])
+        self.ends = Ends(ends.file_id, data_end, data_last, ends.index_end + len(kept_bytes), ends.index_end)
+
+    def set_mode(self, mode: int) -> None:
+        """Change the mode of a pair that holds nothing yet.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        write_all(self._index_fd, [index_header(self.ends.file_id, mode)], 0)
+        self.mode = mode
 
     def rotate(self) -> None:
         """Begin a new pair of files; the old ones stay for reading.
@@ -205,7 +258,7 @@ class Segments:
         except OSError as error:
             raise WriteError("data", error) from error
         try:
-            index_fd = create_file(index_path, index_header(new))
+            index_fd = create_file(index_path, index_header(new, self.mode))
         except OSError as error:
             os.close(data_fd)
             with contextlib.suppress(OSError):

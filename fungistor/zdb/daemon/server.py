@@ -20,12 +20,14 @@ from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.config import DaemonConfig
 from fungistor.zdb.daemon.connection import STALL_S, Connection, Hub
 from fungistor.zdb.daemon.files import replace_file
+from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
 from fungistor.zdb.daemon.session import Context, ServerStats
 from fungistor.zdb.daemon.store import DEFAULT, Store
 
 _BACKLOG: Final = 512
 _TICK_S: Final = 5.0
 _DRAIN_S: Final = 2.0
+_MODES: Final = {"mixed": None, "user": MODE_USER, "seq": MODE_SEQUENTIAL}
 
 
 def run(config: DaemonConfig, *, ready: Callable[[str], None] | None = None) -> int:
@@ -38,7 +40,9 @@ def run(config: DaemonConfig, *, ready: Callable[[str], None] | None = None) -> 
         ConflictError: another daemon holds the folders.
         FailedError: the folders or the address cannot be used.
     """
-    store = Store(config.data, config.index, datasize=config.datasize, durable=not config.no_sync)
+    store = Store(
+        config.data, config.index, datasize=config.datasize, durable=not config.no_sync, mode=_MODES[config.mode]
+    )
     for line in store.report:
         sys.stderr.write(f"zdb: {line}\n")
     if config.maxsize:
@@ -66,6 +70,9 @@ async def _serve(config: DaemonConfig, store: Store, ready: Callable[[str], None
         instance=f"unix://{config.socket}" if config.socket else f"tcp://{config.listen}:{config.port}",
         admin_password=(config.admin or "").encode(),
         protect=config.protect,
+        debug=config.debug_commands,
+        mixed=config.mode == "mixed",
+        stop=stop.set,
         durability="none" if config.no_sync else "always" if config.sync else "barrier",
     )
     barrier = Barrier(store, loop, skip=config.no_sync)

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,6 +41,12 @@ class Context:
     admin_password: bytes
     protect: bool
     durability: str
+    debug: bool = False
+    """Whether STOP and KSCAN are served."""
+    mixed: bool = True
+    """Whether each namespace has a mode of its own."""
+    stop: Callable[[], None] = lambda: None
+    """Ends the daemon as SIGTERM does."""
     started: float = field(default_factory=time.time)
 
 
@@ -51,20 +57,39 @@ class BarrierWanted:
     timeout_s: float
 
 
-Reply = bytes | list[bytes] | Iterator[bytes] | BarrierWanted
+@dataclass(frozen=True, slots=True)
+class WaitWanted:
+    """A reply that comes when another client of the namespace executes `command` (`*`: any), or after `timeout_s`."""
+
+    command: bytes
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A reply that is there when `begin`'s argument is called with it; the connection stands still until then."""
+
+    begin: Callable[[Callable[[bytes], None]], None]
+
+
+Reply = bytes | list[bytes] | Iterator[bytes] | BarrierWanted | WaitWanted | Later
 """Whole, in pieces, made while it is sent, or later."""
 
 
 class Session:
     """One connection's state."""
 
-    __slots__ = ("admin", "context", "namespace", "nonce", "writable", "wrote")
+    __slots__ = ("admin", "context", "master", "mirror", "namespace", "nonce", "writable", "wrote")
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.namespace: Namespace = context.store.namespaces[DEFAULT]
         self.admin = not context.admin_password
         self.writable = not context.protect
+        self.master = False
+        """Whether the last word of each request is an owner id, not meant for the command."""
+        self.mirror = False
+        """Whether it is sent what all other clients execute."""
         self.nonce: bytes | None = None
         self.wrote = False
         """Whether something was stored since the last flush that this connection waited for."""

@@ -12,9 +12,13 @@ from dataclasses import replace
 from typing import Final
 
 from fungistor.errors import ConflictError, CorruptError, FailedError
-from fungistor.zdb.daemon.checkpoint import load_checkpoint, save_checkpoint, write_checkpoint
+from fungistor.zdb.daemon.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint, write_checkpoint
 from fungistor.zdb.daemon.files import OpenFiles, close_all, create_file, read_file, replace_file, sync_directory
 from fungistor.zdb.daemon.format import (
+    DATA_HEADER,
+    INDEX_HEADER,
+    MODE_SEQUENTIAL,
+    MODE_USER,
     Checkpoint,
     Descriptor,
     data_header,
@@ -24,18 +28,24 @@ from fungistor.zdb.daemon.format import (
 )
 from fungistor.zdb.daemon.namespace import IoStats, Live, Namespace
 from fungistor.zdb.daemon.recovery import recover
+from fungistor.zdb.daemon.recovery_files import Recovered, create_pair, file_numbers
 from fungistor.zdb.daemon.segments import Ends, Segments
+from fungistor.zdb.daemon.sequential import Slots
 
 DEFAULT: Final = b"default"
 DESCRIPTOR_NAME: Final = "zdb-namespace"
 _LOCK_NAME: Final = ".lockfile"
+_FLUSH_NAME: Final = "fungistor-flush"
+"""While it is there, everything beside it is void: a flush has begun and must be finished."""
 _NAME_BYTES_MAX: Final = 128
 
 
 class Store:
     """The namespaces by name, `default` first. One process at a time holds the two directories."""
 
-    def __init__(self, data_root: str, index_root: str, *, datasize: int, durable: bool) -> None:
+    def __init__(
+        self, data_root: str, index_root: str, *, datasize: int, durable: bool, mode: int | None = None
+    ) -> None:
         """Lock both directories and open every namespace in them.
 
         Raises:
@@ -49,6 +59,7 @@ class Store:
         self.namespaces: dict[bytes, Namespace] = {}
         self._datasize = datasize
         self._durable = durable
+        self._mode = mode
         self._open_files = OpenFiles()
         self._locks: list[int] = []
         try:
@@ -73,25 +84,30 @@ class Store:
         """
         index_path, data_path = self._paths(name)
         made: list[str] = []
+        mode = self._mode or MODE_USER
         try:
             for path in (index_path, data_path):
                 os.mkdir(path, 0o700)
                 made.append(path)
             descriptor = Descriptor(name)
             os.close(create_file(f"{data_path}/d0", data_header(0)))
-            os.close(create_file(f"{index_path}/i0", index_header(0)))
+            os.close(create_file(f"{index_path}/i0", index_header(0, mode)))
             replace_file(f"{index_path}/{DESCRIPTOR_NAME}", encode_descriptor(descriptor), sync=self._durable)
             if self._durable:
                 sync_directory(self.index_root)
                 sync_directory(self.data_root)
             ends = Ends(0, len(data_header(0)), 0, len(index_header(0)), 0)
-            segments = Segments(index_path, data_path, ends, self._open_files)
+            segments = Segments(index_path, data_path, ends, self._open_files, mode)
         except OSError:
             for path in made:
                 shutil.rmtree(path, ignore_errors=True)
             raise
         segments.touch_directory(data_path)
-        namespace = Namespace(descriptor, segments, Live(), datasize=self._datasize, io=self.io, next_id=0)
+        slots = None
+        if mode == MODE_SEQUENTIAL:
+            slots = Slots()
+            slots.begin(0, 0)
+        namespace = Namespace(descriptor, segments, Live(), datasize=self._datasize, io=self.io, next_id=0, slots=slots)
         self.namespaces[name] = namespace
         self._rewrite_checkpoint(namespace)
         return namespace
@@ -171,23 +187,97 @@ class Store:
             os.makedirs(path, mode=0o700, exist_ok=True)
             if os.path.exists(f"{path}/zdb-index-00000"):
                 raise FailedError(f"{path} has the layout of 0-db before 2.0", hint="convert it with the original")
+        self._finish_flush(index_path, data_path)
         report: list[str] = []
         checkpoint = load_checkpoint(index_path, report)
-        found = recover(index_path, data_path, checkpoint)
+        found = recover(index_path, data_path, checkpoint, self._mode)
         report += found.report
         descriptor = self._descriptor(name, index_path, checkpoint, report, empty=not found.keys)
-        live = Live(found.keys)
-        for key, packed in found.keys.items():
-            live.payload_bytes += int.from_bytes(packed[8:12], "little")
-            live.key_bytes += len(key)
-        segments = Segments(index_path, data_path, found.ends, self._open_files)
         namespace = Namespace(
-            descriptor, segments, live, datasize=self._datasize, io=self.io, next_id=found.index_records
-        )
+            descriptor, *self._opened(index_path, data_path, found), datasize=self._datasize, io=self.io,
+            next_id=found.index_records, slots=found.slots,
+        )  # fmt: skip
         namespace.checkpoint = checkpoint or namespace.checkpoint
         self.namespaces[name] = namespace
         self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
         self._make_durable(namespace, changed=found.changed)
+
+    def _opened(self, index_path: str, data_path: str, found: Recovered) -> tuple[Segments, Live]:
+        live = Live(found.keys)
+        for key, packed in found.keys.items():
+            live.payload_bytes += int.from_bytes(packed[8:12], "little")
+            live.key_bytes += len(key)
+        mode = MODE_USER if found.slots is None else MODE_SEQUENTIAL
+        return Segments(index_path, data_path, found.ends, self._open_files, mode), live
+
+    def reload(self, namespace: Namespace) -> None:
+        """Read a namespace's files again, as a start does; its clients stay.
+
+        Raises:
+            FailedError: what is there now cannot be opened; the namespace takes no writes until a restart.
+            OSError: the disk refused; the same.
+        """
+        segments = namespace.segments
+        unsynced = segments.take_unsynced()
+        try:
+            if self._durable:
+                for fd in unsynced.fds:
+                    os.fdatasync(fd)
+        finally:
+            close_all(unsynced.fds)
+        namespace.broken = "its files are being read again"
+        segments.close()
+        report: list[str] = []
+        checkpoint = load_checkpoint(segments.index_path, report)
+        found = recover(segments.index_path, segments.data_path, checkpoint, self._mode)
+        descriptor = self._descriptor(namespace.name, segments.index_path, checkpoint, report, empty=not found.keys)
+        namespace.descriptor = descriptor
+        namespace.adopt(*self._opened(segments.index_path, segments.data_path, found), found.slots, found.index_records)
+        namespace.checkpoint = checkpoint or Checkpoint((), b"")
+        namespace.broken = ""
+        self._make_durable(namespace, changed=found.changed)
+
+    def flush(self, namespace: Namespace) -> None:
+        """Empty a namespace: values, versions and files; its properties stay.
+
+        Whatever ends the daemon meanwhile, the next start finds all of it or nothing of it.
+
+        Raises:
+            OSError: the disk refused; the namespace takes no writes until a restart, which empties it.
+        """
+        old = namespace.segments
+        mark = f"{old.index_path}/{_FLUSH_NAME}"
+        replace_file(mark, b"", sync=self._durable)
+        namespace.broken = "it is being emptied"
+        old.close()
+        self._finish_flush(old.index_path, old.data_path)
+        create_pair(old.index_path, old.data_path, 0, old.mode)
+        slots = None
+        if old.mode == MODE_SEQUENTIAL:
+            slots = Slots()
+            slots.begin(0, 0)
+        ends = Ends(0, DATA_HEADER.size, 0, INDEX_HEADER.size, 0)
+        segments = Segments(old.index_path, old.data_path, ends, self._open_files, old.mode)
+        segments.touch_directory(old.index_path)
+        segments.touch_directory(old.data_path)
+        namespace.adopt(segments, Live(), slots, 0)
+        namespace.checkpoint = Checkpoint((), b"")
+        namespace.broken = ""
+
+    def _finish_flush(self, index_path: str, data_path: str) -> None:
+        mark = f"{index_path}/{_FLUSH_NAME}"
+        if not os.path.exists(mark):
+            return
+        for number in sorted(file_numbers(index_path, data_path), reverse=True):
+            for path in (f"{data_path}/d{number}", f"{index_path}/i{number}"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{index_path}/{CHECKPOINT_NAME}")
+        if self._durable:
+            sync_directory(data_path)
+            sync_directory(index_path)
+        os.unlink(mark)
 
     def _make_durable(self, namespace: Namespace, *, changed: bool) -> None:
         """Flush what is there: a SET of a value that a crashed run left unflushed writes nothing, and yet a barrier

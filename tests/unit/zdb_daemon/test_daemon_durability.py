@@ -300,7 +300,7 @@ def test_unix_socket(tmp_path: Path) -> None:
     ("words", "text"),
     [
         (["--hook", "x"], "not available yet"),
-        (["--mode", "seq"], "not available yet"),
+        (["--mode", "both"], "is unknown"),
         (["--what"], "unknown option"),
         (["--port"], "needs a value"),
         (["--port", "70000"], "not a number"),

@@ -13,6 +13,7 @@ import pytest
 from fungistor.errors import ConflictError, FailedError
 from fungistor.zdb.daemon.format import Descriptor
 from fungistor.zdb.daemon.namespace import DamagedError, Namespace, Put
+from fungistor.zdb.daemon.scanning import scan
 from fungistor.zdb.daemon.store import Store
 
 DATASIZE = 600_000
@@ -108,7 +109,7 @@ def reopened(home: Path) -> tuple[dict[bytes, bytes], list[str]]:
     found = contents(namespace)
     scanned: list[bytes] = []
     if found:
-        cursor, entries = namespace.scan(None)
+        cursor, entries = scan(namespace, None)
         scanned = [key for key, _, _ in entries]
         assert cursor
     assert sorted(scanned) == sorted(found)
@@ -177,7 +178,7 @@ def test_lost_index_is_rebuilt(home: Path, lost: str) -> None:
     elif lost == "folder":
         shutil.rmtree(folder)
     else:
-        files[-1].write_bytes({"zero": b"", "header": b"IDX0\x04", "garbage": b"\xa5" * 500}[lost])
+        files[-1].write_bytes({"zero": b"", "header": b"ID0\x04", "garbage": b"\xa5" * 500}[lost])
     found, report = reopened(home)
     assert found == history.state
     assert any("rebuilt" in line for line in report)

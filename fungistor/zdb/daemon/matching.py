@@ -1,0 +1,129 @@
+"""Matching the records of an index file with those of the data file that it speaks of."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from fungistor.zdb.daemon.datawalk import Walk, ends_in_zeros
+from fungistor.zdb.daemon.format import DATA_RECORD, DELETED, INDEX_RECORD, DataRecord, checksum
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What the index says of one data record."""
+
+    offset: int
+    length: int
+    crc: int
+    timestamp: int
+    flags: int
+    key: bytes
+
+
+@dataclass(slots=True)
+class IndexRest:
+    """Index records from some offset on, by the data offset that they name."""
+
+    by_offset: dict[int, Witness]
+    end: int
+    last: int
+
+    def ends(self) -> dict[int, int]:
+        size = DATA_RECORD.size
+        return {offset: offset + size + len(found.key) + found.length for offset, found in self.by_offset.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Index records matched with data records by offset, and where the index must end."""
+
+    matched: dict[int, Witness]
+    index_end: int
+    index_last: int
+    lost: int
+
+
+def index_rest(index: bytes, start: int) -> IndexRest:
+    by_offset: dict[int, Witness] = {}
+    at, last = start, 0
+    while at + INDEX_RECORD.size <= len(index):
+        key_bytes, data_offset, length, _, flags, _, timestamp, crc, _, _ = INDEX_RECORD.unpack_from(index, at)
+        end = at + INDEX_RECORD.size + key_bytes
+        if end > len(index):
+            break
+        key = index[at + INDEX_RECORD.size : end]
+        by_offset[data_offset] = Witness(at, length, crc, timestamp, flags, key)
+        at, last = end, at
+    return IndexRest(by_offset, min(at, len(index)), last)
+
+
+def settle(walk: Walk, rest: IndexRest) -> Settled | None:
+    """Match index with data; None when they contradict each other beyond a cut tail, and the index must be rebuilt."""
+    matched: dict[int, Witness] = {}
+    for record in walk.records:
+        witness = rest.by_offset.get(record.offset)
+        if witness is None:
+            continue
+        same = (witness.key, witness.length, witness.crc) == (record.key, record.payload_bytes, record.crc)
+        if not same or record.flags & DELETED:
+            return None
+        matched[record.offset] = witness
+    lost = [witness for offset, witness in rest.by_offset.items() if offset not in matched]
+    if not lost:
+        return Settled(matched, rest.end, rest.last, 0)
+    first_lost = min(witness.offset for witness in lost)
+    kept = [witness.offset for witness in matched.values()]
+    if max(kept, default=0) > first_lost:
+        return None
+    if any(offset < walk.end for offset in rest.by_offset if offset not in matched):
+        return None
+    return Settled(matched, first_lost, max(kept, default=0), len(lost))
+
+
+def strip_torn(walk: Walk, rest: IndexRest) -> None:
+    """Take out records that may have lost a page of their head, unless the index has the same key for them."""
+    for record in [record for record in walk.records if ends_in_zeros(record)]:
+        witness = rest.by_offset.get(record.offset)
+        if witness is None or witness.key != record.key:
+            walk.records.remove(record)
+            walk.torn.append(record.offset)
+
+
+def reconciled(data_fd: int, walk: Walk, rest: IndexRest) -> list[DataRecord]:
+    """Return what a rebuilt index must hold, in order: the walked records, set right by what the index knew.
+
+    Where the two name different keys for one place nobody can tell which was damaged, so both keys get a record that
+    a read finds wrong. Where the head of a record is gone, the index's word for it stands in, to the same end.
+    """
+    found: list[DataRecord] = []
+    for record in walk.records:
+        witness = rest.by_offset.get(record.offset)
+        if witness is None or record.flags & DELETED or witness.key == record.key:
+            told = _told_by(record.offset, witness)
+            keeps = told is None or bool(record.flags & DELETED) or _payload_matches(data_fd, record)
+            found.append(record if keeps or told is None else told)
+            continue
+        found += (replace(record, crc=record.crc ^ 1), replace(record, key=witness.key))
+    unwitnessed = {
+        (record.key, record.payload_bytes, record.crc) for record in walk.records if record.offset not in rest.by_offset
+    }
+    known = {record.offset for record in walk.records}.union(walk.torn)
+    for offset, witness in rest.by_offset.items():
+        told = _told_by(offset, witness)
+        if told is None or offset >= walk.end or offset in known:
+            continue
+        if (told.key, told.payload_bytes, told.crc) not in unwitnessed:
+            found.append(told)
+    return sorted(found, key=lambda record: record.offset)
+
+
+def _told_by(offset: int, witness: Witness | None) -> DataRecord | None:
+    """Return the record that the index describes."""
+    if witness is None or not witness.key:
+        return None
+    return DataRecord(offset, witness.length, 0, witness.crc, 0, witness.timestamp, witness.key)
+
+
+def _payload_matches(data_fd: int, record: DataRecord) -> bool:
+    return checksum(os.pread(data_fd, record.payload_bytes, record.payload_at)) == record.crc

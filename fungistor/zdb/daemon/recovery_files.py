@@ -1,0 +1,207 @@
+"""What every recovery does with a namespace's files before it knows what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from fungistor.errors import FailedError
+from fungistor.zdb.daemon.datawalk import Walk
+from fungistor.zdb.daemon.files import create_file, read_file, write_all
+from fungistor.zdb.daemon.format import (
+    DATA_HEADER,
+    DATA_MAGIC,
+    DATA_RECORD,
+    DATA_VERSION,
+    INDEX_HEADER,
+    INDEX_MAGIC,
+    INDEX_VERSION,
+    MODE_USER,
+    Checkpoint,
+    SegmentMark,
+    checksum,
+    data_header,
+    index_header,
+    parse_data_record,
+)
+from fungistor.zdb.daemon.segments import Ends
+from fungistor.zdb.daemon.sequential import ID_BYTES, Slots
+
+_NUMBERED: Final = re.compile(r"[di](0|[1-9][0-9]{0,9})")
+
+
+@dataclass(slots=True)
+class Recovered:
+    """A namespace's live keys, where its newest files end, and what had to be done to get there."""
+
+    keys: dict[bytes, bytes]
+    ends: Ends
+    index_records: int
+    report: list[str]
+    marks: dict[int, SegmentMark]
+    changed: bool
+    slots: Slots | None = None
+    """In sequential mode: where the ids lie."""
+
+
+@dataclass(slots=True)
+class PairFiles:
+    """The pairs of files of one namespace while they are being opened."""
+
+    index_path: str
+    data_path: str
+    mode: int = MODE_USER
+    report: list[str] = field(default_factory=list)
+    changed: bool = False
+    durable: int = 0
+    """Data files below this were flushed when they were whole, so no power cut can have holes in them."""
+    recent: int = 0
+    """From here on payloads are checked."""
+
+    def index_bytes(self, file_id: int) -> bytes | None:
+        """Return the index file whole, or None when it is missing or no index file at all.
+
+        Raises:
+            FailedError: it is of a version that is not supported, or of another mode than the rest; it is left alone.
+        """
+        data = read_file(f"{self.index_path}/i{file_id}")
+        if data is None or len(data) < INDEX_HEADER.size:
+            self.report.append(
+                f"i{file_id} is missing" if data is None else f"i{file_id} has {len(data)} bytes and no header"
+            )
+            return None
+        magic, version, _, _, number, mode = INDEX_HEADER.unpack_from(data)
+        if magic != INDEX_MAGIC or number != file_id or mode not in (0, 1) or not 1 <= version <= 64:
+            self.report.append(f"i{file_id} has a damaged header")
+            return None
+        if version != INDEX_VERSION:
+            raise FailedError(
+                f"{self.index_path}/i{file_id} is of version {version}, supported is {INDEX_VERSION}",
+                hint="open it with the program that wrote it",
+            )
+        if mode != self.mode:
+            raise FailedError(
+                f"{self.index_path}/i{file_id} is of mode {mode}, the namespace of mode {self.mode}",
+                hint="one of its index files belongs to another namespace: move it aside and it is rebuilt",
+            )
+        return data
+
+    def open_data(self, file_id: int) -> int | None:
+        """Open the data file; None when it is gone, and then the index alone speaks for it.
+
+        Raises:
+            FailedError: it is of a version that is not supported.
+        """
+        path = f"{self.data_path}/d{file_id}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        head = os.pread(fd, DATA_HEADER.size, 0)
+        try:
+            magic, version, _, _, number = DATA_HEADER.unpack(head)
+        except struct.error:
+            magic, version, number = b"", DATA_VERSION, file_id
+        if magic == DATA_MAGIC and 1 <= version <= 64 and version != DATA_VERSION:
+            os.close(fd)
+            raise FailedError(
+                f"{path} is of version {version}, supported is {DATA_VERSION}",
+                hint="open it with the program that wrote it",
+            )
+        if (magic, version, number) != (DATA_MAGIC, DATA_VERSION, file_id):
+            self.report.append(f"d{file_id} has a damaged header ({len(head)} bytes of it): written anew")
+            write_all(fd, [data_header(file_id)], 0)
+            self.changed = True
+        return fd
+
+    def trusted(self, mark: SegmentMark, index: bytes, data_bytes: int) -> bool:
+        """Whether the checkpoint speaks of these very bytes."""
+        if len(index) < mark.index_end or data_bytes < mark.data_end:
+            return False
+        return checksum(index[: mark.index_end]) == mark.index_crc
+
+    def cut_data(self, file_id: int, data_fd: int, walk: Walk, lost: int) -> None:
+        size = os.fstat(data_fd).st_size
+        if size > walk.end:
+            self.changed = True
+            os.ftruncate(data_fd, walk.end)
+            self.report.append(f"d{file_id}: {size - walk.end} bytes behind the last whole record dropped")
+        if lost:
+            self.report.append(f"i{file_id}: {lost} records dropped whose values are not in d{file_id}")
+
+    def report_damage(self, file_id: int, walk: Walk) -> None:
+        for offset in walk.damaged:
+            self.report.append(f"d{file_id}: damaged record at {offset}; its value is not served")
+        for offset in walk.torn:
+            if offset < walk.end:
+                self.report.append(f"d{file_id}: record at {offset} was never wholly written; it does not count")
+
+
+def file_numbers(index_path: str, data_path: str) -> set[int]:
+    """Return the numbers of the files that are there."""
+    return {
+        int(match[1])
+        for path in (index_path, data_path)
+        for name in os.listdir(path)
+        if (match := _NUMBERED.fullmatch(name))
+    }
+
+
+def stored_mode(index_path: str, numbers: set[int]) -> int | None:
+    """Return the mode that the first whole index header names, or None when there is none."""
+    for number in sorted(numbers):
+        with contextlib.suppress(FileNotFoundError), open(f"{index_path}/i{number}", "rb") as file:
+            head = file.read(INDEX_HEADER.size)
+            if len(head) == INDEX_HEADER.size:
+                magic, version, _, _, stored, mode = INDEX_HEADER.unpack(head)
+                if (magic, version, stored) == (INDEX_MAGIC, INDEX_VERSION, number) and mode in (0, 1):
+                    return int(mode)
+    return None
+
+
+def begins_with_id(data_path: str, numbers: set[int]) -> bool:
+    """Whether the first record of the first data file has a key that only sequential mode gives."""
+    for number in sorted(numbers):
+        with contextlib.suppress(FileNotFoundError), open(f"{data_path}/d{number}", "rb") as file:
+            record = parse_data_record(file.read(DATA_HEADER.size + DATA_RECORD.size + 255), DATA_HEADER.size, 0)
+            if record is not None and record.key:
+                return len(record.key) == ID_BYTES and record.key.endswith(bytes(4))
+    return False
+
+
+def drop_stillborn(index_path: str, data_path: str, numbers: set[int], report: list[str]) -> None:
+    """Remove a newest pair that a crash or a full disk left half made and empty: completing it would need space."""
+    if not numbers:
+        return
+    newest = max(numbers)
+    paths = (f"{data_path}/d{newest}", f"{index_path}/i{newest}")
+    sizes = [os.path.getsize(path) if os.path.exists(path) else 0 for path in paths]
+    if sizes[0] > DATA_HEADER.size or sizes[1] > INDEX_HEADER.size or sizes == [DATA_HEADER.size, INDEX_HEADER.size]:
+        return
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    numbers.discard(newest)
+    report.append(f"d{newest} and i{newest} were begun and empty: removed")
+
+
+def vouched_marks(data_path: str, checkpoint: Checkpoint | None) -> dict[int, SegmentMark]:
+    """Return the marks by file; none if a data file is shorter than its mark says.
+
+    What such a file lost may have superseded records in any other, so no index can be taken at its word then.
+    """
+    marks = {} if checkpoint is None else {mark.file_id: mark for mark in checkpoint.segments}
+    for mark in marks.values():
+        path = f"{data_path}/d{mark.file_id}"
+        if os.path.exists(path) and os.path.getsize(path) < mark.data_end:
+            return {}
+    return marks
+
+
+def create_pair(index_path: str, data_path: str, number: int, mode: int) -> None:
+    os.close(create_file(f"{data_path}/d{number}", data_header(number)))
+    os.close(create_file(f"{index_path}/i{number}", index_header(number, mode)))

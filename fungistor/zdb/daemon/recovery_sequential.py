@@ -1,0 +1,254 @@
+"""Opening a namespace in sequential mode after any end.
+
+The data files are replayed: the record of an id that was not there takes the next slot, that of an id that was there
+takes one for the old version and rewrites the id's own. So every slot follows from the data, whatever a crash tore,
+and the index files are only asked about data that is not there any more.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from fungistor.zdb.daemon.datawalk import Walk, walk_data_file
+from fungistor.zdb.daemon.files import replace_file
+from fungistor.zdb.daemon.format import (
+    DATA_HEADER,
+    DELETED,
+    ENTRY,
+    INDEX_HEADER,
+    SLOT_BYTES,
+    DataRecord,
+    IndexRecord,
+    SegmentMark,
+    checksum,
+    index_header,
+    pack_index_record,
+    parse_index_record,
+)
+from fungistor.zdb.daemon.recovery_files import PairFiles, Recovered
+from fungistor.zdb.daemon.segments import Ends
+from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
+
+_KEY_AT: Final = SLOT_BYTES - ID_BYTES
+_FLAGS_AT: Final = 13
+
+
+@dataclass(slots=True)
+class SequentialLoader(PairFiles):
+    """Loads all pairs of files of one namespace."""
+
+    table: bytearray = field(default_factory=bytearray)
+    """All slots, in order of their ids."""
+    firsts: dict[int, int] = field(default_factory=dict)
+    previous: int = 0
+    data_last: int | None = 0
+    rewritten: list[int] = field(default_factory=list)
+    """Slots that speak of data files that were not there to be read, from these index files."""
+
+    def load(self, numbers: list[int], vouched: dict[int, SegmentMark]) -> Recovered:
+        """Take over the files, which must not be empty of pairs."""
+        indexes = {number: self._slots_of(number) for number in numbers}
+        marks = self._trusted_marks(numbers, vouched)
+        if marks is None:
+            self.changed = True
+            marks = {number: self._replay(number, indexes[number]) for number in numbers}
+            self._check_unread(set(numbers))
+            self._write_back(numbers)
+        else:
+            for number in numbers:
+                self.firsts[number] = self._count
+                self.table += indexes[number]
+            self.data_last, self.previous = marks[numbers[-1]].data_last, marks[numbers[-1]].index_last
+        return self._recovered(numbers, marks)
+
+    @property
+    def _count(self) -> int:
+        return len(self.table) // SLOT_BYTES
+
+    def _slots_of(self, number: int) -> bytes:
+        index = self.index_bytes(number)
+        if index is None:
+            return b""
+        body = index[INDEX_HEADER.size :]
+        return body[: len(body) // SLOT_BYTES * SLOT_BYTES]
+
+    def _trusted_marks(self, numbers: list[int], vouched: dict[int, SegmentMark]) -> dict[int, SegmentMark] | None:
+        """Return the marks if the checkpoint speaks of all these very bytes: an update may have patched any file."""
+        for number in numbers:
+            mark, data = vouched.get(number), f"{self.data_path}/d{number}"
+            if mark is None and not os.path.exists(data) and number != numbers[-1]:
+                continue
+            if mark is None or not os.path.exists(data):
+                return None
+            index = self.index_bytes(number) or b""
+            if len(index) != mark.index_end or os.path.getsize(data) != mark.data_end:
+                return None
+            if not self.trusted(mark, index, mark.data_end):
+                return None
+        return {number: vouched[number] for number in numbers if number in vouched}
+
+    # replay
+
+    def _replay(self, number: int, known: bytes) -> SegmentMark:
+        self.firsts[number] = self._count
+        data_fd = self.open_data(number)
+        if data_fd is None:
+            self.table += known
+            self.rewritten.append(number)
+            return SegmentMark(number, 0, self.data_last or 0, 0, self.previous, 0)
+        try:
+            start = self.data_last or None
+            walk = walk_data_file(data_fd, DATA_HEADER.size, start, {}, verify=number >= self.recent)
+            for record in walk.records:
+                self._apply(number, record, known, walk)
+            self.cut_data(number, data_fd, walk, 0)
+        finally:
+            os.close(data_fd)
+        self.data_last = walk.last
+        self.report_damage(number, walk)
+        self._keep_consumed(number, known)
+        return SegmentMark(number, walk.end, walk.last, 0, self.previous, 0)
+
+    def _apply(self, number: int, record: DataRecord, known: bytes, walk: Walk) -> None:
+        slot = int.from_bytes(record.key, "little")
+        if len(record.key) != ID_BYTES:
+            self.report.append(f"d{number}: record at {record.offset} has no id for a key; it is not served")
+            return
+        if record.flags & DELETED:
+            if slot < self._count:
+                self.table[slot * SLOT_BYTES + _FLAGS_AT] |= DELETED
+            return
+        if slot < self._count:
+            self._update(number, slot, record, known)
+            return
+        missing = slot - self._count
+        have = self.firsts[number] * SLOT_BYTES + len(known) - len(self.table)
+        if missing > max(have, 0) // SLOT_BYTES + len(walk.damaged) + len(walk.torn):
+            self.report.append(f"d{number}: record at {record.offset} has an id far off; it is not served")
+            return
+        while self._count < slot:
+            self._append_lost(number, known)
+        self._append(number, _slot(record, number, 0, (0, 0)))
+
+    def _update(self, number: int, slot: int, record: DataRecord, known: bytes) -> None:
+        """A new version of an id: what it was takes the next slot, as it did when it was written."""
+        current = self._slot_at(slot)
+        kept = self._known(number, known)
+        place = (number, self._offset(number))
+        of_this = (record.offset, number)
+        if kept is None or kept.key != record.key or not kept.flags or (kept.data_offset, kept.data_file) == of_this:
+            kept = current
+        self._append(number, replace(kept, flags=kept.flags | DELETED))
+        now = _slot(record, number, current.previous, place)
+        self.table[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES] = pack_index_record(now)
+
+    def _keep_consumed(self, number: int, known: bytes) -> None:
+        """Slots whose values went with a torn tail: their ids may have been told, so they are not given again."""
+        lost = 0
+        while self._known(number, known) is not None:
+            self._append_lost(number, known)
+            lost += 1
+        if lost:
+            self.report.append(f"i{number}: {lost} ids have no value in d{number} and count as deleted")
+
+    def _append_lost(self, number: int, known: bytes) -> None:
+        slot = self._known(number, known)
+        if slot is None or not slot.flags:
+            slot = IndexRecord(0, 0, 0, 0, DELETED, number, 0, 0, 0, 0, id_bytes(self._count))
+        self._append(number, slot)
+
+    def _append(self, number: int, slot: IndexRecord) -> None:
+        offset = self._offset(number)
+        self.table += pack_index_record(replace(slot, previous=self.previous))
+        self.previous = offset
+
+    def _offset(self, number: int) -> int:
+        """Where the next slot lies in this index file."""
+        return INDEX_HEADER.size + len(self.table) - self.firsts[number] * SLOT_BYTES
+
+    def _known(self, number: int, known: bytes) -> IndexRecord | None:
+        """Return what the index file had where the next slot goes."""
+        return parse_index_record(known, self._offset(number) - INDEX_HEADER.size, 0)
+
+    def _slot_at(self, slot: int) -> IndexRecord:
+        record = parse_index_record(bytes(self.table[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES]), 0, 0)
+        assert record is not None, "a slot has 42 bytes"
+        return record
+
+    # after all pairs
+
+    def _check_unread(self, numbers: set[int]) -> None:
+        """Slots taken from an index alone may speak of an update that was lost: then the version before it stands."""
+        for number in self.rewritten:
+            following = [first for first in self.firsts.values() if first > self.firsts[number]]
+            for slot in range(self.firsts[number], min(following, default=self._count)):
+                record = self._slot_at(slot)
+                if record.flags or record.data_file == number or record.data_file not in numbers:
+                    continue
+                if self._holds(record):
+                    continue
+                self.report.append(f"i{number}: id {slot} names a value that d{record.data_file} has not")
+                self._restore(slot, record)
+
+    def _holds(self, record: IndexRecord) -> bool:
+        path = f"{self.data_path}/d{record.data_file}"
+        return not os.path.exists(path) or os.path.getsize(path) >= record.data_offset + record.payload_bytes
+
+    def _restore(self, slot: int, record: IndexRecord) -> None:
+        first = self.firsts.get(record.parent_file, self._count)
+        copy = first + (record.parent_offset - INDEX_HEADER.size) // SLOT_BYTES
+        before = record
+        if record.parent_offset >= INDEX_HEADER.size and copy < self._count:
+            before = self._slot_at(copy)
+        flags = 0 if before.key == record.key and before is not record else DELETED
+        packed = pack_index_record(replace(before, flags=flags, key=record.key, previous=record.previous))
+        self.table[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES] = packed
+
+    def _body(self, number: int, numbers: list[int]) -> bytes:
+        at = numbers.index(number)
+        end = self.firsts[numbers[at + 1]] if at + 1 < len(numbers) else self._count
+        return bytes(self.table[self.firsts[number] * SLOT_BYTES : end * SLOT_BYTES])
+
+    def _write_back(self, numbers: list[int]) -> None:
+        """Replace the index files that do not say what the data says."""
+        for number in numbers:
+            whole = index_header(number, self.mode) + self._body(number, numbers)
+            path = f"{self.index_path}/i{number}"
+            try:
+                with open(path, "rb") as file:
+                    same = file.read() == whole
+            except FileNotFoundError:
+                same = False
+            if not same:
+                replace_file(path, whole, sync=False)
+                self.report.append(f"i{number} set right from the data: {self._count - self.firsts[number]} slots on")
+
+    def _recovered(self, numbers: list[int], marks: dict[int, SegmentMark]) -> Recovered:
+        slots = Slots()
+        keys: dict[bytes, bytes] = {}
+        for number in numbers:
+            slots.begin(number, self.firsts[number])
+        for slot in range(self._count):
+            record = self._slot_at(slot)
+            key = id_bytes(slot)
+            if record.flags & DELETED or record.key != key:
+                continue
+            keys[key] = ENTRY.pack(
+                record.data_file, record.data_offset, record.payload_bytes, record.crc, record.timestamp,
+                slots.place(key)[1],
+            )  # fmt: skip
+        newest = numbers[-1]
+        settled = {}
+        for number, mark in marks.items():
+            index = index_header(number, self.mode) + self._body(number, numbers)
+            settled[number] = replace(mark, index_end=len(index), index_crc=checksum(index))
+        ends = Ends(newest, settled[newest].data_end, self.data_last or 0, settled[newest].index_end, self.previous)
+        return Recovered(keys, ends, self._count, self.report, settled, self.changed, slots)
+
+
+def _slot(record: DataRecord, number: int, previous: int, parent: tuple[int, int]) -> IndexRecord:
+    return IndexRecord(
+        0, record.offset, record.payload_bytes, previous, 0, number, record.timestamp, record.crc, *parent, record.key
+    )
