@@ -34,7 +34,7 @@ from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.mend import Mender
 from fungistor.objects.owed import Payer
 from fungistor.objects.paths import parse_cid_path
-from fungistor.objects.publish import Publisher, PublishPorts, hash_only
+from fungistor.objects.publish import Publisher, hash_only
 from fungistor.objects.results import (
     EntryLine,
     GetOutcome,
@@ -50,6 +50,7 @@ from fungistor.objects.results import (
     no_progress,
 )
 from fungistor.objects.source import ObjectSource, ReadThreads
+from fungistor.objects.storing import PublishPorts
 from fungistor.objects.stripe_reader import OnCorrupt
 from fungistor.objects.verify import Verifier
 from fungistor.placement.health import MemberState, Standing

@@ -1,26 +1,19 @@
-"""Turn chunks of files into stored blocks in a few threads: read, hash, look up, compress, seal, code, send.
-
-One thread does a stripe's whole work in its own buffers and on its own sockets. An orchestrating loop around pool
-threads was measured 15 % slower, and new buffers a block cost twice the encryption.
-"""
+"""Turn chunks of files into stored blocks: read and hash here, the rest as `sealing` does with any block."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import queue
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from fungistor.dag.importer import Leaf, encode_leaf, leaf_cid
 from fungistor.dag.profiles import Profile
 from fungistor.errors import FailedError
 from fungistor.limits import MIB
-from fungistor.objects.ports import Buffer
 from fungistor.objects.scan import Attributes, FileState, shown
-from fungistor.objects.spool import Spool, StoredBlock
+from fungistor.objects.sealing import Keep, LookUp, SealingThreads
+from fungistor.objects.spool import Spool
 from fungistor.objects.stripe_writer import StripeWriter
 
 BATCH_BYTES = 4 * MIB
@@ -60,10 +53,6 @@ class Batch:
     def full(self) -> bool:
         """Whether it is time to hand it over."""
         return self.bytes >= BATCH_BYTES or len(self.chunks) >= BATCH_CHUNKS_MAX
-
-
-LookUp = Callable[[bytes], StoredBlock | None]
-"""Find a block that the tenant already stores in a healthy stripe, as a block of this object."""
 
 
 class ChunkReader:
@@ -120,10 +109,6 @@ class ChunkReader:
         return view
 
 
-Keep = Callable[[bytes, Buffer], None]
-"""Take a block by multihash; its bytes are valid during the call only."""
-
-
 def leaves_of(batch: Batch, reader: ChunkReader, keep: Keep) -> list[Leaf]:
     """Read and hash the chunks of a batch, hand each block to `keep`, and return their leaves in order."""
     leaves: list[Leaf] = []
@@ -136,77 +121,23 @@ def leaves_of(batch: Batch, reader: ChunkReader, keep: Keep) -> list[Leaf]:
     return leaves
 
 
-def keep_in_stripes(spool: Spool, look_up: LookUp, writer: StripeWriter) -> Keep:
-    """Store each block once: not at all if this publish or the tenant has it, else in the writer's open stripe."""
+class _LeafWorker:
+    """Makes leaves of chunks."""
 
-    def keep(multihash: bytes, block: Buffer) -> None:
-        if spool.claim((multihash,)):
-            stored = look_up(multihash) or writer.append(multihash, block)
-            spool.store(((multihash, stored),))
+    def __init__(self) -> None:
+        self._reader = ChunkReader()
 
-    return keep
-
-
-class Sealer:
-    """A bounded set of threads that take batches. `close` waits for the last stripe; `cancel` gives up at once."""
-
-    def __init__(self, spool: Spool, look_up: LookUp, new_writer: Callable[[], StripeWriter], threads: int) -> None:
-        self._spool = spool
-        self._look_up = look_up
-        self._new_writer = new_writer
-        self._queue: queue.SimpleQueue[tuple[Batch, Future[list[Leaf]]] | None] = queue.SimpleQueue()
-        self._error: BaseException | None = None
-        self._cancelled = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"sealer-{index}", daemon=True) for index in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, batch: Batch) -> Future[list[Leaf]]:
-        """Hand a batch over; its leaves come in the future."""
-        future: Future[list[Leaf]] = Future()
-        self._queue.put((batch, future))
-        return future
+    def work(self, batch: Batch, keep: Keep) -> list[Leaf]:
+        """Read, hash and keep a batch."""
+        return leaves_of(batch, self._reader, keep)
 
     def close(self) -> None:
-        """Let the threads finish and send their open stripes. Raises what one of them met."""
-        self._stop()
-        if self._error is not None:
-            raise self._error
+        """Close the file that is open."""
+        self._reader.close()
 
-    def cancel(self) -> None:
-        """Make the threads drop what they have not begun."""
-        self._cancelled.set()
-        self._stop()
 
-    def _stop(self) -> None:
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+class Sealer(SealingThreads[Batch, "list[Leaf]"]):
+    """The threads of a publish of files: a batch's leaves come in its future."""
 
-    def _given_up(self) -> bool:
-        return self._cancelled.is_set() or self._error is not None
-
-    def _run(self) -> None:
-        writer = self._new_writer()
-        reader = ChunkReader()
-        keep = keep_in_stripes(self._spool, self._look_up, writer)
-        try:
-            for batch, future in iter(self._queue.get, None):
-                if self._given_up():
-                    # Whoever waits for this batch must meet the reason, not a bare cancellation.
-                    future.set_exception(self._error or FailedError("the publish was given up"))
-                    continue
-                try:
-                    future.set_result(leaves_of(batch, reader, keep))
-                except BaseException as error:  # noqa: BLE001 the thread that waits for the future raises it
-                    self._error = self._error or error
-                    future.set_exception(error)
-            if not self._given_up():
-                writer.close_stripe()
-        except BaseException as error:  # noqa: BLE001 `close` raises it in the caller's thread
-            self._error = self._error or error
-        finally:
-            reader.close()
+    def __init__(self, spool: Spool, look_up: LookUp, new_writer: Callable[[], StripeWriter], threads: int) -> None:
+        super().__init__(spool, look_up, new_writer, _LeafWorker, threads)
