@@ -98,7 +98,7 @@ class Home:
 
     @property
     def block_index(self) -> str:
-        return self.path("index", "blocks.sqlite")
+        return self.path("index", "runs.sqlite")
 
     @property
     def members(self) -> str:
