@@ -128,8 +128,7 @@ def check_slow_readers(up: Up, folder: Path, size: int, readers: int) -> None:
 
     def fast_ones() -> None:
         with SlowReaders(up, cid, readers, MIB):
-            for _ in range(4):
-                beside.append(timed(lambda: fetched.append(fetch_digest(url))))
+            beside.extend(timed(lambda: fetched.append(fetch_digest(url))) for _ in range(4))
 
     fetched: list[str] = []
     above = Watch(up).over(fast_ones)
