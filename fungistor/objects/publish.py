@@ -34,9 +34,15 @@ from fungistor.objects.sealer import Batch, ChunkReader, Sealer, leaves_of
 from fungistor.objects.sealing import Keep
 from fungistor.objects.session import Session
 from fungistor.objects.spool import Spool
-from fungistor.objects.storing import ONE_THREAD_BYTES, ObjectFacts, PublishPorts, Storing, sealing_threads
+from fungistor.objects.storing import (
+    NAME_BYTES_MAX,
+    ONE_THREAD_BYTES,
+    ObjectFacts,
+    PublishPorts,
+    Storing,
+    sealing_threads,
+)
 
-NAME_BYTES_MAX = 255
 PROFILE_CODES = {name: code for code, name in enumerate(("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1"))}
 
 

@@ -36,6 +36,7 @@ SEALING_THREADS = 2
 ONE_THREAD_BYTES = 8 * MIB
 """Up to here one thread seals, so that a small publish leaves one short stripe and not two."""
 
+NAME_BYTES_MAX = 255
 TENANT = TenantNumber(0)
 
 
