@@ -104,18 +104,10 @@ class Network:
 
     def _start(self) -> None:
         log = self._folder / "up.log"
-        words: list[str | Path] = [
-            *command(),
-            "up",
-            "--home",
-            self._home,
-            "--gateway",
-            "127.0.0.1:0",
-            "--ready-file",
-            self._ready_file,
-        ]
+        words: list[str | Path] = [*command(), "--home", self._home, "up", *self._options]
+        words += ["--gateway", "127.0.0.1:0", "--ready-file", self._ready_file]
         started = time.perf_counter()
-        self._up = serve([*words, *self._options], log)
+        self._up = serve(words, log)
         wait_ready(self._ready_file.exists, [self._up], log)
         self.ready_s = time.perf_counter() - started
         self._gateway = str(json.loads(self._ready_file.read_text())["gateway"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 
 from benchmarks.contenders import Contender
 from benchmarks.figures import rotated, size_text
@@ -43,7 +42,7 @@ class Objects:
         names: dict[int, str] = {}
         for size in sizes:
             path = self._setting.file(size)
-            os.sync()
+            self._setting.settle(size)
             done = contender.publish(path)
             names[size] = done.name
             if not self._publish:
@@ -75,7 +74,6 @@ class Objects:
 
     def _check(self, contender: Contender, names: dict[int, str]) -> None:
         for size, name in names.items():
-            digest = hashlib.sha256()
             with self._setting.file(size).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256")
             _, body = get(contender.url(name))
@@ -98,7 +96,7 @@ class SameProfile:
         with contextlib.ExitStack() as ending:
             ending.callback(network.end)
             network.start()
-            os.sync()
+            self._setting.settle(size)
             ran = network.run("--json", "publish", "--profile", "kubo-cidv1", path)
             record.add(Key("publish", f"{size_text(size)}, {SAME_PROFILE}", network.name), ran.seconds)
         kubo = self._setting.kubo()

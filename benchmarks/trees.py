@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 
 from benchmarks.contenders import Contender
@@ -39,7 +38,7 @@ class Trees:
 
     def _measure(self, contender: Contender, run: int, record: Record) -> None:
         root = self._setting.tree().root
-        os.sync()
+        self._setting.settle(self._setting.tree_bytes)
         done = contender.publish(root)
         record.add(Key("tree", PUBLISH, contender.name), done.ran.seconds)
         record.add(Key("tree", PUBLISH, contender.name, "CPU of the command"), done.ran.cpu_s)
@@ -63,7 +62,7 @@ class Trees:
             contender.stop_gateway()
         elif case == GET:
             contender.restart()
-        os.sync()
+        self._setting.settle(self._setting.tree_bytes)
         try:
             record.add(Key("tree", case, contender.name), contender.get(name, target).seconds)
         finally:
