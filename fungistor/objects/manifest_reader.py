@@ -117,6 +117,8 @@ class ManifestReader(StripeListReader):
             raise CorruptError("a block map's root page does not say what the root is")
         self._map_root = page
         self.root_entry: Entry = page.root
+        # Who asks for one entry of a folder mostly asks for the next one, and reading all links is what takes long.
+        self._last_node: tuple[MapNode | None, list[CID]] = (None, [])
 
     def _load_map(self, child: Child) -> MapPage | Directory:
         return self._map_cache.get(child, lambda c: decode_map_page(_read(self._reader, c.page, Purpose.MAP_PAGE), c))
@@ -136,8 +138,11 @@ class ManifestReader(StripeListReader):
         """The entry that the block index points to, None if it is of another block: the index may be behind."""
         if not isinstance(self.root_entry, Inner):
             return self.root_entry if (number, position) == (0, 0) and multihash == self.root.multihash else None
-        node = self.node(number)
-        children = self._links(node)
+        node, children = self._last_node
+        if node is None or node.number != number:
+            node = self.node(number)
+            children = self._links(node)
+            self._last_node = (node, children)
         if position >= len(children) or children[position].multihash != multihash:
             return None
         return node.entries[position]

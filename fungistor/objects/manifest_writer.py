@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import libipld
@@ -187,7 +188,7 @@ def _write_map(spool: Spool, root: CID, stripes: _PageStripes, folder: str, *, p
     with contextlib.closing(Pending(folder)) as pending:
         _number_nodes(spool, root, pending)
     for number, codec, data in spool.nodes_in_order():
-        entries = [_entry(spool, child, partial=partial) for child in _links(codec, root, data)]
+        entries = _entries(spool, _links(codec, root, data), partial=partial)
         writer.add(MapNode(number, codec, data, tuple(entries)))
     return writer.finish(Inner(0))
 
@@ -206,6 +207,20 @@ def _number_nodes(spool: Spool, root: CID, pending: Pending) -> None:
             spool.number_node(multihash, next(fresh))
             below = _links(node[0], root, node[1])
             pending.push(child.multihash for child in reversed(below) if child.codec != RAW)
+
+
+def _entries(spool: Spool, children: list[CID], *, partial: bool) -> Iterator[Entry]:
+    """As `_entry`, with the look-ups of a node's many children together."""
+    stored = spool.blocks([cid.multihash for cid in children])
+    numbers = spool.node_numbers([cid.multihash for cid in children if cid.codec != RAW])
+    for cid in children:
+        multihash = cid.multihash
+        if cid.codec != RAW and (number := numbers.get(multihash)) is not None:
+            yield Inner(number)
+        elif (block := stored.get(multihash)) is not None:
+            yield Stored(block.slot, block.number, block.plain_bytes, block.compression, block.key)
+        else:
+            yield _entry(spool, cid, partial=partial)
 
 
 def _entry(spool: Spool, cid: CID, *, partial: bool) -> Entry:

@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -105,9 +105,9 @@ class Storing:
         """A writer of stripes of this object, for one thread."""
         return StripeWriter(self._ports.store, self._session, self._slots, self._written)
 
-    def look_up(self, multihash: bytes) -> StoredBlock | None:
-        """Find a block that is stored already."""
-        return self._known.find(multihash, self._slots)
+    def look_up(self, multihashes: Sequence[bytes]) -> Mapping[bytes, StoredBlock]:
+        """Find those of some blocks that are stored already."""
+        return self._known.find(multihashes, self._slots)
 
     def _written(self, slot: int, stripe: WrittenStripe) -> None:
         self._spool.add_slot(slot, pack_slot(whole_slot(stripe)))
