@@ -53,7 +53,7 @@ class Store:
         self._locks: list[int] = []
         try:
             for root in (index_root, data_root):
-                os.makedirs(root, mode=0o700, exist_ok=True)
+                self._make_folder(root)
                 self._locks.append(_lock(root))
             self._open_all()
         except OSError as error:
@@ -168,7 +168,7 @@ class Store:
     def _open(self, name: bytes) -> None:
         index_path, data_path = self._paths(name)
         for path in (index_path, data_path):
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            self._make_folder(path)
             if os.path.exists(f"{path}/zdb-index-00000"):
                 raise FailedError(f"{path} has the layout of 0-db before 2.0", hint="convert it with the original")
         report: list[str] = []
@@ -188,6 +188,13 @@ class Store:
         self.namespaces[name] = namespace
         self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
         self._make_durable(namespace, changed=found.changed)
+
+    def _make_folder(self, path: str) -> None:
+        """Make a folder unless it is there; a barrier cannot hold what is in it where its own name may be lost."""
+        if not os.path.isdir(path):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            if self._durable:
+                sync_directory(os.path.dirname(os.path.abspath(path)))
 
     def _make_durable(self, namespace: Namespace, *, changed: bool) -> None:
         """Flush what is there: a SET of a value that a crashed run left unflushed writes nothing, and yet a barrier
