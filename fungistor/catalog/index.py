@@ -99,27 +99,13 @@ class BlockIndex:
     def holders(self, block_hash: bytes, limit: int = HOLDERS_MAX) -> list[Holder]:
         """Objects that hold a block, those indexed last first, at most `limit`; one place each."""
         with self._database.read() as connection:
-            rows = connection.execute(_IN_FRESH, (0, block_hash, limit)).fetchall()
-            # Each run is asked for its newest alone: an empty directory may have a million holders.
-            for run in runs.holding(connection, block_hash):
-                rows += connection.execute(_IN_RUN, (run, block_hash, limit)).fetchall()
-        newest: dict[int, Holder] = {}
-        for number, *holder in sorted(rows, reverse=True):
-            newest[number] = Holder(*holder)
-        return list(newest.values())[:limit]
+            return _holders(connection, block_hash, limit)
 
-    def held(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Those of many hashes that may have holders: a few statements for all, since most have none."""
-        found: set[bytes] = set()
+    def holders_of(self, hashes: Sequence[bytes], limit: int) -> dict[bytes, list[Holder]]:
+        """As `holders` for many hashes at once; those without a holder are left out."""
         with self._database.read() as connection:
-            numbers = runs.numbers(connection)
-            for first in range(0, len(hashes), HASHES_A_STATEMENT):
-                some = hashes[first : first + HASHES_A_STATEMENT]
-                marks = ",".join("?" * len(some))
-                for tree, run in (("(SELECT 0 AS run, hash FROM fresh)", 0), *(("block", n) for n in numbers)):
-                    statement = f"SELECT hash FROM {tree} WHERE run = ? AND hash IN ({marks})"  # noqa: S608 - own words
-                    found.update(row[0] for row in connection.execute(statement, (run, *some)))
-        return found
+            found = {block_hash: _holders(connection, block_hash, limit) for block_hash in _held(connection, hashes)}
+        return {block_hash: holders for block_hash, holders in found.items() if holders}
 
     def add(self, object_id: ObjectId, manifest_id: bytes, places: Iterable[tuple[bytes, int, int]]) -> None:
         """Index an object, all of it or nothing, in the place of what was indexed of it. `places` (hash, node,
@@ -233,6 +219,30 @@ class BlockIndex:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _holders(connection: sqlite3.Connection, block_hash: bytes, limit: int) -> list[Holder]:
+    rows = connection.execute(_IN_FRESH, (0, block_hash, limit)).fetchall()
+    # Each run is asked for its newest alone: an empty directory may have a million holders.
+    for run in runs.holding(connection, block_hash):
+        rows += connection.execute(_IN_RUN, (run, block_hash, limit)).fetchall()
+    newest: dict[int, Holder] = {}
+    for number, *holder in sorted(rows, reverse=True):
+        newest[number] = Holder(*holder)
+    return list(newest.values())[:limit]
+
+
+def _held(connection: sqlite3.Connection, hashes: Sequence[bytes]) -> set[bytes]:
+    """Those hashes that have rows, of live objects or not: a few statements for all, since most have none."""
+    found: set[bytes] = set()
+    trees = [("(SELECT 0 AS run, hash FROM fresh)", 0), *(("block", number) for number in runs.numbers(connection))]
+    for first in range(0, len(hashes), HASHES_A_STATEMENT):
+        some = hashes[first : first + HASHES_A_STATEMENT]
+        marks = ",".join("?" * len(some))
+        for tree, run in trees:
+            statement = f"SELECT hash FROM {tree} WHERE run = ? AND hash IN ({marks})"  # noqa: S608 - our own words
+            found.update(row[0] for row in connection.execute(statement, (run, *some)))
+    return found
 
 
 def _sorted_chunk(rows: Iterator[tuple[bytes, int, int]]) -> list[tuple[bytes, int, int]]:

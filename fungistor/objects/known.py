@@ -5,6 +5,7 @@ A stripe is reused only if enough of its shards are there now: a publish must no
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -48,19 +49,23 @@ class KnownBlocks:
     def find(self, multihashes: Sequence[bytes], slots: itertools.count[int]) -> dict[bytes, StoredBlock]:
         """Find those of some blocks that lie in healthy stripes, which then are among this object's slots."""
         hashes = {block_hash(self._network_key, multihash): multihash for multihash in multihashes}
-        held = self._index.held(list(hashes))
-        if not held:
-            return {}
+        holders = self._index.holders_of(list(hashes), HOLDERS_TRIED_MAX)
+        open_manifest = functools.cache(self._open_manifest)
+        found: dict[bytes, StoredBlock] = {}
         with self._lock:
-            holders = {hashes[key]: self._index.holders(key, HOLDERS_TRIED_MAX) for key in held}
             # In the order of the block maps, so that each of their pages is opened once.
-            found = {mh: self._first(mh, tried, slots) for mh, tried in sorted(holders.items(), key=lambda at: at[1])}
-        return {multihash: block for multihash, block in found.items() if block is not None}
+            for key, tried in sorted(holders.items(), key=lambda at: at[1]):
+                block = self._first(hashes[key], tried, open_manifest, slots)
+                if block is not None:
+                    found[hashes[key]] = block
+        return found
 
-    def _first(self, multihash: bytes, holders: list[Holder], slots: itertools.count[int]) -> StoredBlock | None:
+    def _first(
+        self, multihash: bytes, holders: list[Holder], open_manifest: OpenManifest, slots: itertools.count[int]
+    ) -> StoredBlock | None:
         for holder in holders:
             try:
-                found = self._reuse(holder, multihash, slots)
+                found = self._reuse(holder, multihash, open_manifest, slots)
             except FungiStorError:
                 # A holder that cannot be read now is no reason to fail: the block is stored again.
                 continue
@@ -68,8 +73,10 @@ class KnownBlocks:
                 return found
         return None
 
-    def _reuse(self, holder: Holder, multihash: bytes, slots: itertools.count[int]) -> StoredBlock | None:
-        manifest = self._open_manifest(holder.object_id)
+    def _reuse(
+        self, holder: Holder, multihash: bytes, open_manifest: OpenManifest, slots: itertools.count[int]
+    ) -> StoredBlock | None:
+        manifest = open_manifest(holder.object_id)
         entry = manifest.entry_at(holder.node, holder.position, multihash) if manifest is not None else None
         if manifest is None or not isinstance(entry, Stored):
             return None

@@ -100,14 +100,20 @@ def test_a_merge_cut_short_is_gone_on_with(index: BlockIndex, monkeypatch: pytes
             assert index.holders(block(100 * other + 7)) == [Holder(ObjectId(drawn(f"object {other}")), other, 7)]
 
 
-def test_of_many_hashes_those_held_are_told(index: BlockIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small and large objects alike, and none that nobody ever had."""
+def test_of_many_hashes_the_holders_are_told(index: BlockIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of small and large objects alike, and nothing of hashes that no live object has."""
     monkeypatch.setattr(index_module, "ROWS_A_CHUNK", 10)
     monkeypatch.setattr(index_module, "HASHES_A_STATEMENT", 7)
     index.add(A, ONE, ((block(b), 0, b) for b in range(25)))
     index.add(B, ONE, [(block(30), 0, 0)])
-    assert index.held([block(b) for b in range(20, 60)]) == {block(b) for b in (20, 21, 22, 23, 24, 30)}
-    assert index.held([]) == set()
+    index.add(C, ONE, [(block(31), 0, 0), (block(24), 7, 7)])
+    index.drop(A)
+    assert index.holders_of([block(b) for b in range(20, 60)], 2) == {
+        block(24): [Holder(C, 7, 7)],
+        block(30): [Holder(B, 0, 0)],
+        block(31): [Holder(C, 0, 0)],
+    }
+    assert index.holders_of([], 2) == {}
 
 
 def test_of_a_block_twice_in_an_object_the_first_place_counts(index: BlockIndex) -> None:
