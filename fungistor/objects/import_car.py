@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 import stat
 import time
 from collections import deque
@@ -69,6 +70,14 @@ class CarImporter:
             FailedError: a file cannot be read.
             UnavailableError: members cannot be had now.
         """
+        try:
+            yield from self._run(paths, partial, progress)
+        except sqlite3.OperationalError as error:
+            raise FailedError(
+                f"scratch files of the import cannot be written: {error}", hint="make room where the home's journal is"
+            ) from error
+
+    def _run(self, paths: Sequence[str], partial: bool, progress: Progress) -> Iterator[CarRoot]:
         if list(paths).count("-") > 1:
             raise InvalidError("`-` is the standard input: it can be imported once")
         # A session of its own for the scratch files: it never writes a stripe.

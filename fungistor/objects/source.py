@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from fungistor.coding.manifest import Entry, Identity, Inline, Inner, Stored
+from fungistor.coding.manifest import Absent, Entry, Identity, Inline, Inner, Stored
 from fungistor.dag.cid import CID
 from fungistor.errors import NotFoundError
 from fungistor.limits import MIB
@@ -137,6 +137,11 @@ class ObjectSource:
                 return entry.data
             if isinstance(entry, Identity):
                 return cid.digest
+            if isinstance(entry, Absent):
+                raise NotFoundError(
+                    f"block {cid} is missing: its object was imported without it",
+                    hint="import a CAR file that has it, or publish its content again",
+                )
             if not isinstance(entry, Stored):
                 raise NotFoundError(f"block {cid} is not stored with this object")
             self._pace()
