@@ -30,7 +30,7 @@ from fungistor.objects.scan import (
     shown,
     total_size,
 )
-from fungistor.objects.sealer import Batch, ChunkReader, Sealer, leaves_of
+from fungistor.objects.sealer import Batch, ChunkReader, Sealer, ZeroLeaves, leaves_of
 from fungistor.objects.sealing import Keep
 from fungistor.objects.session import Session
 from fungistor.objects.spool import Spool
@@ -252,10 +252,12 @@ class _Publish:
 def _at_once(reader: ChunkReader, keep: Keep) -> Callable[[Batch], Future[list[Leaf]]]:
     """Do a batch in the caller's thread: for contents so small that a thread costs more than it saves."""
 
+    zeros = ZeroLeaves()
+
     def submit(batch: Batch) -> Future[list[Leaf]]:
         future: Future[list[Leaf]] = Future()
         try:
-            future.set_result(leaves_of(batch, reader, keep))
+            future.set_result(leaves_of(batch, reader, keep, zeros))
         except FungiStorError as error:
             future.set_exception(error)
         return future

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fungistor.dag import PROFILES
+from fungistor.dag import PROFILES, Leaf, Profile
 from fungistor.errors import FailedError, UnavailableError
 from fungistor.objects.assemble import file_chunks
 from fungistor.objects.scan import Attributes, File, FileState
-from fungistor.objects.sealer import Batch, Chunk, ChunkReader, Sealer
+from fungistor.objects.sealer import Batch, Chunk, ChunkReader, Sealer, ZeroLeaves, leaves_of
 from fungistor.objects.session import Session
 from fungistor.objects.spool import Spool, StoredBlock
 from fungistor.objects.stripe_writer import StripeWriter
@@ -195,3 +196,78 @@ def test_a_file_that_became_something_else_neither_hangs_nor_leads_astray(tree: 
             path.mkdir()
     with pytest.raises(FailedError, match=r"f: (cannot be read|changed)"):
         read_all(path, met)
+
+
+MIB = 1 << 20
+
+
+def sparse(path: Path, size: int, *data: tuple[int, bytes]) -> Path:
+    """A file of holes with some data at offsets."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, some in data:
+            file.seek(offset)
+            file.write(some)
+    return path
+
+
+class CountingReader(ChunkReader):
+    """Knows which chunks it had to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offsets: list[int] = []
+
+    def read(self, chunk: Chunk) -> memoryview:
+        self.offsets.append(chunk.offset)
+        return super().read(chunk)
+
+
+def leaves_and_blocks(path: Path, profile: Profile, zeros: ZeroLeaves | None) -> tuple[list[Leaf], dict[bytes, bytes]]:
+    blocks: dict[bytes, bytes] = {}
+    with contextlib.closing(ChunkReader()) as reader:
+        batch = batch_of(*file_chunks(file_at(path), profile))
+        leaves = leaves_of(batch, reader, lambda mh, block: blocks.update({mh: bytes(block)}), zeros)
+    return leaves, blocks
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+@pytest.mark.parametrize(
+    "data",
+    [[], [(0, b"x")], [(5 * MIB + 76, b"y")], [(MIB - 1, b"edge"), (4 * MIB, bytes(MIB))], [(2 * MIB, noise(3, MIB))]],
+    ids=["none", "first", "last", "edges", "middle"],
+)
+def test_holes_give_the_leaves_of_zeros(tree: Path, profile: Profile, data: list[tuple[int, bytes]]) -> None:
+    """Wherever the data of a sparse file lies, leaves and blocks are those of reading it all."""
+    path = sparse(tree / "f", 5 * MIB + 77, *data)
+    assert leaves_and_blocks(path, profile, ZeroLeaves()) == leaves_and_blocks(path, profile, None)
+
+
+def test_holes_are_not_read(tree: Path) -> None:
+    """Of a file of 2 GiB the chunks with data are read alone."""
+    path = sparse(tree / "f", 2 << 30, (1000 * MIB + 5, b"data"), (1500 * MIB, b"more"))
+    kept: list[bytes] = []
+    with contextlib.closing(CountingReader()) as reader:
+        chunks = list(file_chunks(file_at(path), PROFILE))
+        leaves = leaves_of(batch_of(*chunks), reader, lambda mh, _: kept.append(mh), ZeroLeaves())
+    assert reader.offsets == [1000 * MIB, 1500 * MIB]
+    assert (len(leaves), len(kept), len({leaf.cid for leaf in leaves})) == (2048, 3, 3)
+
+
+@pytest.mark.parametrize("change", ["fill", "grow", "shrink"])
+def test_a_hole_that_changes_is_refused(tree: Path, change: str) -> None:
+    """Data that comes into a hole after it was passed, or another length, is noticed at the file's end."""
+    path = sparse(tree / "f", 64 * MIB)
+    chunks = list(file_chunks(file_at(path), PROFILE))
+    with contextlib.closing(ChunkReader()) as reader:
+        assert reader.is_hole(chunks[0])
+        match change:
+            case "fill":
+                with path.open("r+b") as file:
+                    file.write(b"x")
+            case "grow":
+                os.truncate(path, 65 * MIB)
+            case "shrink":
+                os.truncate(path, 63 * MIB)
+        with pytest.raises(FailedError, match="f: changed while it was read"):
+            leaves_of(batch_of(*chunks[1:]), reader, lambda *_: None, ZeroLeaves())
