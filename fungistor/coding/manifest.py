@@ -138,9 +138,10 @@ Entry = Stored | Inline | Inner | Absent | Identity
 
 @dataclass(frozen=True, slots=True)
 class MapNode:
-    """An inner node's own bytes, and an entry for each of its links, in link order."""
+    """An inner node's own bytes, the codec that says where its links are, and an entry for each, in link order."""
 
     number: int
+    codec: int
     data: bytes = field(repr=False)
     entries: tuple[Entry, ...]
 

@@ -45,7 +45,7 @@ LEVELS_MAX: Final = 8
 """Directories above leaves: with 800 children a page, far more than can be stored, and a bound for hostile trees."""
 
 NUMBER_MAX: Final = 2**32 - 1
-"""Nodes, slots and layouts are counted in 32 bits."""
+"""Nodes, slots and layouts are counted in 32 bits; a node's codec has as many."""
 
 CHILD_BYTES_MAX: Final = 192
 """A directory's entry at its longest, with room to spare; the writer reckons with it before the page is placed."""
@@ -84,7 +84,7 @@ def encode_page(kind: PageKind, level: int, first: int, items: Iterable[bytes], 
 
 def encode_node(node: MapNode) -> bytes:
     """A map page's item; the number is not in it."""
-    return _encode([bytes(node.data), [_entry_fields(entry) for entry in node.entries]])
+    return _encode([node.codec, bytes(node.data), [_entry_fields(entry) for entry in node.entries]])
 
 
 def encode_list_slot(item: ListSlot) -> bytes:
@@ -297,10 +297,11 @@ def _list_slot(item: object) -> ListSlot:
 
 
 def _node(number: int, item: object) -> MapNode:
-    data, entries = _exactly(item, 2, "map node")
+    codec, data, entries = _exactly(item, 3, "map node")
     if type(data) is not bytes or len(data) > BLOCK_BYTES_MAX:
         raise CorruptError(f"an inner node is at most {BLOCK_BYTES_MAX} bytes")
-    return MapNode(number, data, tuple([_entry(entry) for entry in _array(entries, "entries")]))
+    read_as = _uint(codec, NUMBER_MAX, "codec")
+    return MapNode(number, read_as, data, tuple([_entry(entry) for entry in _array(entries, "entries")]))
 
 
 def _entry(item: object) -> Entry:

@@ -98,10 +98,10 @@ def _shard(
     return slots
 
 
-def entries(source: BlockSource, directory: CID) -> Iterator[DirEntry]:
+def entries(source: BlockSource, directory: CID, *, repeated: bool = False) -> Iterator[DirEntry]:
     """Yield a directory's entries: a basic one's in their stored order, a sharded one's as its blocks arrive.
 
-    Equal names appear once. Memory: one shard a level.
+    Equal names appear once, the first of them; with `repeated` all of a basic directory. Memory: one shard a level.
 
     Raises:
         InvalidError: not a directory.
@@ -111,17 +111,17 @@ def entries(source: BlockSource, directory: CID) -> Iterator[DirEntry]:
     block = fetch(source, directory)
     message, spans = open_message(directory, block)
     if message.type is DataType.DIRECTORY:
-        return _basic_entries(_links(directory, block, spans))
+        return _basic_entries(_links(directory, block, spans), repeated)
     if message.type is not DataType.HAMT_SHARD:
         raise _not_a_directory(directory, message)
     return _sharded_entries(source, directory, _shard(directory, block, message, spans, None), message.fanout or 0)
 
 
-def _basic_entries(links: Sequence[dag_pb.PBLink]) -> Iterator[DirEntry]:
+def _basic_entries(links: Sequence[dag_pb.PBLink], repeated: bool) -> Iterator[DirEntry]:
     seen = set()
     for link in links:
         name = link.name or b""
-        if name not in seen:
+        if repeated or name not in seen:
             seen.add(name)
             yield DirEntry(name, link.cid, link.tsize or 0)
 

@@ -16,10 +16,10 @@ M_ARENA_MAX = -8
 MMAP_ABOVE_BYTES = 16 << 20
 """Larger than any block or shard, below what glibc refuses (half a heap of 64 MiB)."""
 
-TRIM_ABOVE_BYTES = 32 << 20
-TOP_PAD_BYTES = 4 << 20
-ARENAS = 4
-"""One for each thread that moves bulk bytes; more would each keep freed blocks of their own."""
+TRIM_ABOVE_BYTES = 8 << 20
+TOP_PAD_BYTES = 1 << 20
+ARENAS = 2
+"""More would each keep freed blocks of their own; two threads seldom wait for each other here."""
 
 
 def keep_freed_memory() -> None:

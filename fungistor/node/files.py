@@ -41,6 +41,25 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
+def make_durable_folder(path: str, mode: int = 0o777) -> None:
+    """Make a folder, and those above it that are missing, so that a power cut cannot take it with all that is in it.
+
+    Raises: OSError; FileExistsError where something else is there.
+    """
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(os.path.abspath(path))
+    make_durable_folder(parent)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    # A parent that may be written and not listed cannot be synced either; that is no reason not to work in it.
+    with contextlib.suppress(PermissionError):
+        sync_folder(parent)
+
+
 def read_bounded(path: str, bytes_max: int) -> bytes | None:
     """Read a small file; None where it is longer than `bytes_max`.
 

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from fungistor.errors import ConflictError, FailedError, FungiStorError, NotFoundError
 from fungistor.ids import MemberId, MemberNumber
 from fungistor.node.children import Child, Children, wait_until
+from fungistor.node.files import make_durable_folder
 from fungistor.node.home import Home
 from fungistor.node.new_members import free_port, port_is_free
 from fungistor.node.pool_file import PoolMember, save_pool
@@ -292,7 +293,7 @@ class Fleet:
             log.info("%s moves from port %d, which is taken", spec.id, port)
             port = free_port()
         folder = self._home.member_folder(spec.id)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_durable_folder(folder, 0o700)
         os.makedirs(os.path.dirname(self._home.member_log(spec.id)), mode=0o700, exist_ok=True)
         admin = secrets.token_hex(24)
         config = {

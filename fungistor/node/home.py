@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fungistor.errors import DeniedError, FailedError, InvalidError, UnavailableError
-from fungistor.node.files import read_bounded, write_atomic
+from fungistor.node.files import make_durable_folder, read_bounded, write_atomic
 
 HOME_VERSION = 0
 """Of the folder's arrangement. 0 promises nothing yet; a home of a newer version is refused, never guessed at."""
@@ -98,7 +98,7 @@ class Home:
 
     @property
     def block_index(self) -> str:
-        return self.path("index", "blocks.sqlite")
+        return self.path("index", "runs.sqlite")
 
     @property
     def members(self) -> str:
@@ -148,7 +148,7 @@ class Home:
         Raises: DeniedError, FailedError, InvalidError (a newer VERSION).
         """
         try:
-            os.makedirs(os.path.dirname(self.root), exist_ok=True)
+            make_durable_folder(os.path.dirname(self.root))
             _private_folder(self.root)
             new = self.check_version()
             for folder in (
@@ -258,10 +258,6 @@ def _write_lock() -> bytes:
 
 
 def _private_folder(path: str) -> None:
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise
-        if os.stat(path).st_mode & 0o077:
-            os.chmod(path, 0o700)
+    make_durable_folder(path, 0o700)
+    if os.stat(path).st_mode & 0o077:
+        os.chmod(path, 0o700)

@@ -15,10 +15,10 @@ from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.record import Record
 from fungistor.coding.manifest import Slot
 from fungistor.coding.page_codec import decode_root
-from fungistor.dag.cid import CID, RAW
+from fungistor.dag.cid import CID, DAG_PB, RAW
 from fungistor.dag.reader import NodeInfo, describe, read_file
-from fungistor.dag.source import BlockSource
-from fungistor.dag.walk import entries, resolve
+from fungistor.dag.source import BlockSource, fetch
+from fungistor.dag.walk import DirEntry, entries, resolve
 from fungistor.errors import FungiStorError, InvalidError, NotEnoughShardsError, NotFoundError
 from fungistor.ids import MemberId, MemberNumber, ObjectId, TenantNumber
 from fungistor.keys.ring import NodeKeys, object_id
@@ -28,15 +28,20 @@ from fungistor.node.members import member_specs, placement_tables, pool_members
 from fungistor.node.pool_file import PoolMember
 from fungistor.objects.content import Content
 from fungistor.objects.export import Exporter
+from fungistor.objects.export_car import CarExporter, check_out
+from fungistor.objects.import_car import CarImporter
 from fungistor.objects.known import KnownBlocks
 from fungistor.objects.manifest_health import survives, survives_at_least
 from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.mend import Mender
 from fungistor.objects.owed import Payer
 from fungistor.objects.paths import parse_cid_path
-from fungistor.objects.publish import Publisher, PublishPorts, hash_only
+from fungistor.objects.publish import Publisher, hash_only
 from fungistor.objects.results import (
+    CarFile,
+    CarRoot,
     EntryLine,
+    EntryType,
     GetOutcome,
     MemberLine,
     ObjectLine,
@@ -50,12 +55,18 @@ from fungistor.objects.results import (
     no_progress,
 )
 from fungistor.objects.source import ObjectSource, ReadThreads
+from fungistor.objects.storing import PublishPorts
 from fungistor.objects.stripe_reader import OnCorrupt
 from fungistor.objects.verify import Verifier
 from fungistor.placement.health import MemberState, Standing
 from fungistor.pool.pool import Pool
 
 TENANT = TenantNumber(0)
+
+UNIXFS_CODECS = (RAW, DAG_PB)
+"""Blocks of other codecs may be in an imported DAG. They are no files, and are given as they are."""
+
+INDEX_WAIT_S = 1.0
 Json = dict[str, object]
 
 
@@ -103,19 +114,19 @@ class Network:
         self.catalog = parts.catalog
         self.content = parts.content
         self._payer = Payer(parts.catalog, parts.pool, self._stripe_list, self._mender)
-        self._publisher = Publisher(
-            PublishPorts(
-                store=parts.pool,
-                catalog=parts.catalog,
-                keys=parts.keys,
-                key_table=parts.key_table,
-                known=self._known,
-                current=self._current,
-                mend=self._payer.mend_whole,
-                journal=parts.home.journal,
-                stdin=sys.stdin.buffer,
-            )
+        ports = PublishPorts(
+            store=parts.pool,
+            catalog=parts.catalog,
+            keys=parts.keys,
+            key_table=parts.key_table,
+            known=self._known,
+            current=self._current,
+            mend=self._payer.mend_whole,
+            journal=parts.home.journal,
+            stdin=sys.stdin.buffer,
         )
+        self._publisher = Publisher(ports)
+        self._car_importer = CarImporter(ports, self.content.find)
 
     def follow(self) -> None:
         """Take up what has changed in the pool file and the layouts; connections that stay right are kept."""
@@ -139,8 +150,18 @@ class Network:
         self, paths: Sequence[str], options: PublishOptions, progress: Progress = no_progress
     ) -> Iterator[PublishOutcome | PublishFailure]:
         """Publish paths; one result each, as it is acknowledged."""
-        self.content.catch_up_index(time.monotonic() + 1.0)
+        self.content.catch_up_index(time.monotonic() + INDEX_WAIT_S)
         return self._publisher.publish(paths, options, progress)
+
+    def car_import(
+        self, paths: Sequence[str], partial: bool = False, progress: Progress = no_progress
+    ) -> Iterator[CarRoot]:
+        """Import CAR files; one result a root, as it is acknowledged."""
+        self.content.catch_up_index(time.monotonic() + INDEX_WAIT_S)
+        for root in self._car_importer.run(paths, partial=partial, progress=progress):
+            yield root
+            # Of the next root, what it shares with this one is found where it lies.
+            self.content.catch_up_index(time.monotonic() + INDEX_WAIT_S)
 
     def _known(self) -> KnownBlocks:
         return KnownBlocks(self._parts.index, self._parts.keys.network_key, self.content.manifest, self._parts.pool)
@@ -182,20 +203,52 @@ class Network:
         return GetOutcome(str(cid), out, info.type, done, time.monotonic() - started)
 
     def cat(self, cid_path: str, no_cache: bool = False) -> Iterator[bytes | memoryview]:
-        """A file's bytes, a block at a time."""
+        """A file's bytes, a block at a time; of what is no UnixFS, the block itself."""
         del no_cache
         with self._open(cid_path) as (source, cid):
+            if cid.codec not in UNIXFS_CODECS:
+                yield fetch(source, cid)
+                return
             if describe(source, cid).type == "directory":
                 raise InvalidError(f"{cid_path} is a folder", hint="`fungistor ls` lists it, `fungistor get` writes it")
             yield from read_file(source, cid)
+
+    def car_export(
+        self, text: str, out: str, force: bool = False, progress: Progress = no_progress, stdout: BinaryIO | None = None
+    ) -> CarFile:
+        """Write a DAG as a CAR file, or to `stdout` in its place."""
+        if stdout is None:
+            check_out(out, force=force)  # before anything is fetched
+        started = time.monotonic()
+        done = 0
+        with self._open(text) as (source, cid):
+
+            def written(count: int) -> None:
+                nonlocal done
+                done += count
+                progress(done, None, out)
+
+            exporter = CarExporter(source, written)
+            if stdout is None:
+                return exporter.export(cid, out, force=force)
+            blocks, length = exporter.write(cid, stdout)
+            stdout.flush()
+        return CarFile(str(cid), out, blocks, length, time.monotonic() - started)
 
     def ls(self, cid_path: str) -> Iterator[EntryLine]:
         """The entries of a folder. A file's size is its content's, a folder's that of all blocks below it."""
         with self._open(cid_path) as (source, cid):
             for entry in entries(source, cid):
-                info = self._entry_info(source, entry.cid)
-                size = entry.tsize if info.type == "directory" else info.size
-                yield EntryLine(os.fsdecode(entry.name), str(entry.cid), size, info.type)
+                yield EntryLine(os.fsdecode(entry.name), str(entry.cid), *self._size_and_type(source, entry))
+
+    def _size_and_type(self, source: BlockSource, entry: DirEntry) -> tuple[int, EntryType]:
+        if entry.cid.codec not in UNIXFS_CODECS:
+            return entry.tsize, "block"
+        try:
+            info = self._entry_info(source, entry.cid)
+        except NotFoundError:
+            return entry.tsize, "missing"
+        return entry.tsize if info.type == "directory" else info.size, info.type
 
     def _entry_info(self, source: BlockSource, cid: CID) -> NodeInfo:
         if cid.codec == RAW and isinstance(source, ObjectSource) and (size := source.plain_bytes(cid)) is not None:
@@ -215,16 +268,20 @@ class Network:
     def stat(self, cid_path: str) -> StatReport:
         """What is known of a CID without asking members."""
         with self._open(cid_path) as (source, cid):
-            info = self._entry_info(source, cid)
+            kind, size = self._kind_and_size(source, cid)
         record = self.catalog.record(object_id(self._parts.keys.network_key, TENANT, cid.codec, cid.multihash))
         if record is None:
-            return StatReport(str(cid), info.type, info.size, None, None, None, None, None)
+            return StatReport(str(cid), kind, size, None, None, None, None, None)
         sizes = record.sizes
         manifest = self.content.manifest_of(record)
         held = survives(self._parts.pool, manifest.all_slots(), self._down(), record)
-        return StatReport(
-            str(cid), info.type, sizes.size, sizes.sealed, sizes.stored, sizes.stripes, record.policy, held
-        )
+        return StatReport(str(cid), kind, sizes.size, sizes.sealed, sizes.stored, sizes.stripes, record.policy, held)
+
+    def _kind_and_size(self, source: BlockSource, cid: CID) -> tuple[EntryType, int]:
+        if cid.codec not in UNIXFS_CODECS:
+            return "block", len(fetch(source, cid))
+        info = self._entry_info(source, cid)
+        return info.type, info.size
 
     def objects(self) -> Iterator[ObjectLine]:
         """Every object, in no particular order."""

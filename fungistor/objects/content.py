@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.record import Record
-from fungistor.coding.manifest import Entry, Inner
-from fungistor.dag.cid import CID
+from fungistor.coding.manifest import Absent, Entry
+from fungistor.dag.cid import CID, RAW
 from fungistor.errors import ConflictError, CorruptError, FungiStorError, NotFoundError, UnavailableError
 from fungistor.ids import ObjectId, TenantNumber
 from fungistor.keys.ring import NodeKeys, block_hash, object_id, unwrap
@@ -80,8 +80,26 @@ class Content:
             UnavailableError: it cannot be told, or read, now.
         """
         if cid.is_identity:
-            return IdentitySource()
-        located = self.locate(cid)
+            # One that links to blocks may be a root here; any other holds all there is.
+            known = None if cid.codec == RAW else self._locate_now(cid)
+            if known is None:
+                return IdentitySource()
+            return self._source(cid, known)
+        return self._source(cid, self.locate(cid))
+
+    def find(self, cid: CID) -> bytes | None:
+        """A block that some object here holds, None if none does as far as this node has seen.
+
+        Raises:
+            UnavailableError: it cannot be read now.
+        """
+        located = self._locate_now(cid)
+        if located is None:
+            return None
+        with self._source(cid, located) as source:
+            return source.get(cid)
+
+    def _source(self, cid: CID, located: Located) -> ObjectSource:
         source = ObjectSource(located.manifest, self._threads)
         source.seed(cid, located.entry)
         return source
@@ -117,7 +135,7 @@ class Content:
             except UnavailableError as error:
                 unreadable = error
                 continue
-            if manifest is not None and entry is not None:
+            if manifest is not None and entry is not None and not isinstance(entry, Absent):
                 return Located(manifest, entry)
         if unreadable is not None:
             raise unreadable
@@ -192,9 +210,5 @@ class Content:
             return complete
 
     def _places(self, record: Record) -> Iterator[tuple[bytes, int, int]]:
-        manifest = self.manifest_of(record)
-        if not isinstance(manifest.root_entry, Inner):
-            yield block_hash(self._keys.network_key, manifest.root.multihash), 0, 0
-        for number, children in manifest.walk():
-            for position, cid in enumerate(children):
-                yield block_hash(self._keys.network_key, cid.multihash), number, position
+        for cid, number, position in self.manifest_of(record).held():
+            yield block_hash(self._keys.network_key, cid.multihash), number, position

@@ -64,22 +64,28 @@ class Exporter:
 
     def _write(self, cid: CID, info: NodeInfo, path: bytes, depth: int) -> None:
         if info.type == "directory":
-            self._write_folder(cid, path, depth)
+            self._write_folder(cid, path, depth, is_sharded=info.is_sharded)
         elif info.type == "symlink":
             os.symlink(info.target, path)
         else:
             self._write_file(cid, path)
         _restore(info, path)
 
-    def _write_folder(self, cid: CID, path: bytes, depth: int) -> None:
+    def _write_folder(self, cid: CID, path: bytes, depth: int, *, is_sharded: bool) -> None:
         if depth >= DEPTH_MAX:
             raise InvalidError(f"the DAG is deeper than {DEPTH_MAX} folders")
         os.mkdir(path)
-        listing = entries(self._source, cid)
+        # The names of a sharded folder need no second look, and may be millions.
+        names: set[bytes] | None = None if is_sharded else set()
+        listing = entries(self._source, cid, repeated=True)
         while some := list(itertools.islice(listing, HINT_ENTRIES)):
             self._source.hint([entry.cid for entry in some])
             for entry in some:
                 child = os.path.join(path, checked_name(entry))
+                if names is not None:
+                    if entry.name in names and not os.path.islink(child):
+                        continue  # of equal names the first counts
+                    names.add(entry.name)
                 if os.path.lexists(child):
                     raise InvalidError(f"the DAG has two entries named {shown(entry.name)!r} in one folder")
                 self._write(entry.cid, describe(self._source, entry.cid), child, depth + 1)

@@ -5,12 +5,13 @@ A stripe is reused only if enough of its shards are there now: a publish must no
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.index import BlockIndex, Holder
 from fungistor.coding.manifest import ListSlot, Stored
 from fungistor.errors import FungiStorError
 from fungistor.ids import ObjectId, StripeId
@@ -45,25 +46,38 @@ class KnownBlocks:
         self._lock = threading.Lock()
         self._stripes: dict[StripeId, _Reused | None] = {}
 
-    def find(self, multihash: bytes, slots: itertools.count[int]) -> StoredBlock | None:
-        """Find a block in a healthy stripe, which then is one of this object's slots."""
+    def find(self, multihashes: Sequence[bytes], slots: itertools.count[int]) -> dict[bytes, StoredBlock]:
+        """Find those of some blocks that lie in healthy stripes, which then are among this object's slots."""
+        hashes = {block_hash(self._network_key, multihash): multihash for multihash in multihashes}
+        holders = self._index.holders_of(list(hashes), HOLDERS_TRIED_MAX)
+        open_manifest = functools.cache(self._open_manifest)
+        found: dict[bytes, StoredBlock] = {}
         with self._lock:
-            holders = self._index.holders(block_hash(self._network_key, multihash))
-            for holder in itertools.islice(holders, HOLDERS_TRIED_MAX):
-                try:
-                    found = self._reuse(holder.object_id, holder.node, holder.position, multihash, slots)
-                except FungiStorError:
-                    # A holder that cannot be read now is no reason to fail: the block is stored again.
-                    continue
-                if found is not None:
-                    return found
+            # In the order of the block maps, so that each of their pages is opened once.
+            for key, tried in sorted(holders.items(), key=lambda at: at[1]):
+                block = self._first(hashes[key], tried, open_manifest, slots)
+                if block is not None:
+                    found[hashes[key]] = block
+        return found
+
+    def _first(
+        self, multihash: bytes, holders: list[Holder], open_manifest: OpenManifest, slots: itertools.count[int]
+    ) -> StoredBlock | None:
+        for holder in holders:
+            try:
+                found = self._reuse(holder, multihash, open_manifest, slots)
+            except FungiStorError:
+                # A holder that cannot be read now is no reason to fail: the block is stored again.
+                continue
+            if found is not None:
+                return found
         return None
 
     def _reuse(
-        self, object_id: ObjectId, node: int, position: int, multihash: bytes, slots: itertools.count[int]
+        self, holder: Holder, multihash: bytes, open_manifest: OpenManifest, slots: itertools.count[int]
     ) -> StoredBlock | None:
-        manifest = self._open_manifest(object_id)
-        entry = manifest.entry_at(node, position, multihash) if manifest is not None else None
+        manifest = open_manifest(holder.object_id)
+        entry = manifest.entry_at(holder.node, holder.position, multihash) if manifest is not None else None
         if manifest is None or not isinstance(entry, Stored):
             return None
         slot = manifest.slot(entry.slot)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from fungistor.catalog.record import Record
 from fungistor.coding.manifest import (
+    Absent,
     Child,
     Directory,
     Entry,
@@ -26,7 +27,7 @@ from fungistor.coding.manifest import (
 from fungistor.coding.page_codec import decode_list_page, decode_map_page, decode_root
 from fungistor.coding.pages import open_page
 from fungistor.coding.seal import Purpose
-from fungistor.dag.cid import CID, DAG_PB
+from fungistor.dag.cid import CID
 from fungistor.dag.links import links
 from fungistor.errors import CorruptError
 from fungistor.ids import StripeId
@@ -116,6 +117,8 @@ class ManifestReader(StripeListReader):
             raise CorruptError("a block map's root page does not say what the root is")
         self._map_root = page
         self.root_entry: Entry = page.root
+        # Who asks for one entry of a folder mostly asks for the next one, and reading all links is what takes long.
+        self._last_node: tuple[MapNode | None, list[CID]] = (None, [])
 
     def _load_map(self, child: Child) -> MapPage | Directory:
         return self._map_cache.get(child, lambda c: decode_map_page(_read(self._reader, c.page, Purpose.MAP_PAGE), c))
@@ -126,7 +129,7 @@ class ManifestReader(StripeListReader):
 
     def entries(self, node: MapNode, cid: CID) -> dict[bytes, Entry]:
         """The entries below a node whose CID is `cid`, by multihash."""
-        children = links(cid, node.data)
+        children = self._links(node)
         if len(children) != len(node.entries):
             raise CorruptError(f"node {cid} has {len(children)} links, its block map {len(node.entries)}")
         return {child.multihash: entry for child, entry in zip(children, node.entries, strict=True)}
@@ -135,20 +138,35 @@ class ManifestReader(StripeListReader):
         """The entry that the block index points to, None if it is of another block: the index may be behind."""
         if not isinstance(self.root_entry, Inner):
             return self.root_entry if (number, position) == (0, 0) and multihash == self.root.multihash else None
-        node = self.node(number)
-        children = links(self._node_cid(number), node.data)
+        node, children = self._last_node
+        if node is None or node.number != number:
+            node = self.node(number)
+            children = self._links(node)
+            self._last_node = (node, children)
         if position >= len(children) or children[position].multihash != multihash:
             return None
         return node.entries[position]
 
     def walk(self) -> Iterator[tuple[int, list[CID]]]:
         """Every inner node's number with the CIDs it links to."""
+        for node in self._nodes():
+            yield node.number, self._links(node)
+
+    def held(self) -> Iterator[tuple[CID, int, int]]:
+        """Every block that the object has, with its place: CID, inner node's number, position among its links."""
+        if not isinstance(self.root_entry, Inner | Absent):
+            yield self.root, 0, 0
+        for node in self._nodes():
+            for position, (cid, entry) in enumerate(zip(self._links(node), node.entries, strict=False)):
+                if type(entry) is not Absent:
+                    yield cid, node.number, position
+
+    def _nodes(self) -> Iterator[MapNode]:
         if not isinstance(self.root_entry, Inner):
             return
         for page in _leaves(self._map_root, self._load_map):
             assert isinstance(page, MapPage)
-            for node in page.nodes:
-                yield node.number, links(self._node_cid(node.number), node.data)
+            yield from page.nodes
 
     def search(self, multihash: bytes) -> Entry | None:
         """Look through the whole map: for a reader that asks for what it was not led to."""
@@ -158,9 +176,8 @@ class ManifestReader(StripeListReader):
                     return self.node(number).entries[position]
         return None
 
-    def _node_cid(self, number: int) -> CID:
-        """A CID that says how to read a node's links: below a UnixFS root all nodes are dag-pb."""
-        return self.root if number == 0 else CID(1, DAG_PB, self.root.multihash)
+    def _links(self, node: MapNode) -> list[CID]:
+        return links(CID(1, node.codec, self.root.multihash), node.data)  # of the CID only the codec counts
 
 
 def _read(reader: StripeReader, ref: PageRef, purpose: Purpose) -> bytes:

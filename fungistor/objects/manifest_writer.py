@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import libipld
 
 from fungistor.coding.manifest import (
+    Absent,
     Entry,
     Identity,
     Inline,
@@ -31,6 +33,7 @@ from fungistor.dag.links import links
 from fungistor.errors import CorruptError
 from fungistor.ids import LayoutNumber, StripeId
 from fungistor.keys.ring import derive
+from fungistor.objects.pending import Pending
 from fungistor.objects.ports import ShardStore
 from fungistor.objects.session import Session, WrittenStripe
 from fungistor.objects.spool import Spool
@@ -127,16 +130,25 @@ def whole_slot(stripe: WrittenStripe) -> ListSlot:
 
 
 def write_manifest(
-    spool: Spool, root: CID, store: ShardStore, session: Session, slots: itertools.count[int], object_key: bytes
+    spool: Spool,
+    root: CID,
+    store: ShardStore,
+    session: Session,
+    slots: itertools.count[int],
+    object_key: bytes,
+    *,
+    partial: bool = False,
 ) -> WrittenManifest:
     """Write the pages to members; nothing names them until the record is committed.
+
+    With `partial` a block that the spool has not is absent from the object, else its lack is a bug.
 
     Raises:
         UnavailableError: too few members took a stripe.
     """
     list_key, salt = os.urandom(KEY_BYTES), os.urandom(SALT_BYTES)
     map_stripes = _PageStripes(store, session, slots, spool)
-    map_root = _write_map(spool, root, map_stripes)
+    map_root = _write_map(spool, root, map_stripes, session.folder, partial=partial)
     map_stripes.close()
     # The stripes of the list's own pages are not in the list: its directory pages name them.
     list_stripes = _PageStripes(store, session, itertools.count(), None)
@@ -169,39 +181,60 @@ def _root_ref(offset: int, page: SealedPage) -> RootRef:
     return RootRef(offset, len(page.sealed), page.plain_bytes, int(page.compression))
 
 
-def _write_map(spool: Spool, root: CID, stripes: _PageStripes) -> bytes:
+def _write_map(spool: Spool, root: CID, stripes: _PageStripes, folder: str, *, partial: bool) -> bytes:
     writer = MapWriter(lambda plain: stripes.emit(Purpose.MAP_PAGE, plain))
     if spool.node(root.multihash) is None:
-        return writer.finish(_entry(spool, root))
-    _number_nodes(spool, root)
+        return writer.finish(_entry(spool, root, partial=partial))
+    with contextlib.closing(Pending(folder)) as pending:
+        _number_nodes(spool, root, pending)
     for number, codec, data in spool.nodes_in_order():
-        children = links(CID(1, codec, root.multihash), data)
-        writer.add(MapNode(number, data, tuple(_entry(spool, child) for child in children)))
+        entries = _entries(spool, _links(codec, root, data), partial=partial)
+        writer.add(MapNode(number, codec, data, tuple(entries)))
     return writer.finish(Inner(0))
 
 
-def _number_nodes(spool: Spool, root: CID) -> None:
+def _links(codec: int, any_cid: CID, data: bytes) -> list[CID]:
+    return links(CID(1, codec, any_cid.multihash), data)  # of the CID only the codec counts
+
+
+def _number_nodes(spool: Spool, root: CID, pending: Pending) -> None:
     """Number inner nodes depth first, parents before children, by their first occurrence."""
     fresh = itertools.count()
-    stack: list[Iterator[CID]] = [iter([root])]
-    while stack:
-        cid = next(stack[-1], None)
-        if cid is None:
-            stack.pop()
-        elif cid.codec != RAW and not cid.is_identity:
-            node = spool.node(cid.multihash)
-            if node is not None and node[2] is None:
-                spool.number_node(cid.multihash, next(fresh))
-                stack.append(iter(links(cid, node[1])))
+    pending.push([root.multihash])
+    while (multihash := pending.pop()) is not None:
+        node = spool.node(multihash)
+        if node is not None and node[2] is None:
+            spool.number_node(multihash, next(fresh))
+            below = _links(node[0], root, node[1])
+            pending.push(child.multihash for child in reversed(below) if child.codec != RAW)
 
 
-def _entry(spool: Spool, cid: CID) -> Entry:
-    if cid.is_identity:
-        return Identity()
+def _entries(spool: Spool, children: list[CID], *, partial: bool) -> Iterator[Entry]:
+    """As `_entry`, with the look-ups of a node's many children together."""
+    stored = spool.blocks([cid.multihash for cid in children])
+    numbers = spool.node_numbers([cid.multihash for cid in children if cid.codec != RAW])
+    for cid in children:
+        multihash = cid.multihash
+        if cid.codec != RAW and (number := numbers.get(multihash)) is not None:
+            yield Inner(number)
+        elif (block := stored.get(multihash)) is not None:
+            yield Stored(block.slot, block.number, block.plain_bytes, block.compression, block.key)
+        else:
+            yield _entry(spool, cid, partial=partial)
+
+
+def _entry(spool: Spool, cid: CID, *, partial: bool) -> Entry:
+    # A block may be linked to as raw, too, and be stored for that; by its own codec it leads on to what is below.
+    if cid.codec != RAW and (number := spool.node_number(cid.multihash)) is not None:
+        return Inner(number)
     if (block := spool.block(cid.multihash)) is not None:
         return Stored(block.slot, block.number, block.plain_bytes, block.compression, block.key)
     if (data := spool.small(cid.multihash)) is not None:
         return Inline(data)
     if (number := spool.node_number(cid.multihash)) is not None:
         return Inner(number)
+    if cid.is_identity:
+        return Identity()
+    if partial:
+        return Absent()
     raise CorruptError(f"block {cid} was linked to and never made")

@@ -31,4 +31,9 @@ def parse_cid_path(text: str) -> CidPath:
     segments = tuple(name for name in names if name)
     if len(segments) > SEGMENTS_MAX:
         raise InvalidError(f"a path of {len(segments)} names is longer than {SEGMENTS_MAX}")
-    return CidPath(CID.parse(first), segments)
+    try:
+        return CidPath(CID.parse(first), segments)
+    except InvalidError as error:
+        raise InvalidError(
+            f"{first!r} is no CID: {error.message}", hint="give CID or CID/path, as `fungistor objects` lists them"
+        ) from error

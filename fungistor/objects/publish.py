@@ -7,32 +7,18 @@ shards that nobody names and a journal entry that tells which they are.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.commands import NO_MANIFEST, Command, Publish
-from fungistor.catalog.record import Record, Sizes
-from fungistor.coding.seal import KEY_BYTES
 from fungistor.dag.block import Block
 from fungistor.dag.importer import Leaf
 from fungistor.dag.profiles import PROFILES, Profile
 from fungistor.errors import FungiStorError, InvalidError, UnavailableError
-from fungistor.ids import ObjectId, TenantNumber
-from fungistor.keys.ring import NodeKeys, object_id, unwrap, wrap
-from fungistor.limits import INLINE_BYTES_MAX, MIB
+from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects.assemble import Assembled, Assembler, LookAhead
-from fungistor.objects.known import KnownBlocks
-from fungistor.objects.manifest_writer import WrittenManifest, pack_slot, whole_slot, write_manifest
-from fungistor.objects.mend import Mended
-from fungistor.objects.naming import ObjectName, seal_name
-from fungistor.objects.ports import KeyTable, ShardStore
 from fungistor.objects.results import Progress, PublishFailure, PublishOptions, PublishOutcome, no_progress
 from fungistor.objects.scan import (
     Attributes,
@@ -44,38 +30,20 @@ from fungistor.objects.scan import (
     shown,
     total_size,
 )
-from fungistor.objects.sealer import Batch, ChunkReader, Keep, Sealer, leaves_of
-from fungistor.objects.session import Draw, Session, Settlement, WrittenStripe
-from fungistor.objects.spool import Spool, StoredBlock
-from fungistor.objects.stripe_writer import StripeWriter
+from fungistor.objects.sealer import Batch, ChunkReader, Sealer, ZeroLeaves, leaves_of
+from fungistor.objects.sealing import Keep
+from fungistor.objects.session import Session
+from fungistor.objects.spool import Spool
+from fungistor.objects.storing import (
+    NAME_BYTES_MAX,
+    ONE_THREAD_BYTES,
+    ObjectFacts,
+    PublishPorts,
+    Storing,
+    sealing_threads,
+)
 
-SEALING_THREADS = 2
-"""One thread takes 1.7 times as long; a third was measured no faster on two cores."""
-
-ONE_THREAD_BYTES = 8 * MIB
-"""Up to here one thread seals, so that a small publish leaves one short stripe and not two."""
-
-NAME_BYTES_MAX = 255
 PROFILE_CODES = {name: code for code, name in enumerate(("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1"))}
-TENANT = TenantNumber(0)
-
-
-@dataclass(frozen=True, slots=True)
-class PublishPorts:
-    """All that a publish asks of the world."""
-
-    store: ShardStore
-    catalog: Catalog
-    keys: NodeKeys
-    key_table: KeyTable
-    known: Callable[[], KnownBlocks]
-    current: Callable[[ObjectId], Record | None]
-    """The record of an object as the catalog has it now."""
-    mend: Callable[[Record], Mended | None]
-    """Bring an object's missing shards back; None where that cannot be done and it has to be stored again."""
-    journal: str
-    stdin: BinaryIO
-    draw: Draw = os.urandom
 
 
 def check_options(options: PublishOptions, paths: Sequence[str]) -> Profile:
@@ -233,20 +201,7 @@ class _Publish:
             return self._store(session, spool, size)
 
     def _store(self, session: Session, spool: Spool, size: int | None) -> PublishOutcome:
-        ports = self._ports
-        slots = itertools.count()
-        known = ports.known()
-        sealed = _SealedBytes()
-
-        def written(slot: int, stripe: WrittenStripe) -> None:
-            spool.add_slot(slot, pack_slot(whole_slot(stripe)))
-            sealed.add(sum(stripe.block_lengths))
-
-        def look_up(multihash: bytes) -> StoredBlock | None:
-            return known.find(multihash, slots)
-
-        def new_writer() -> StripeWriter:
-            return StripeWriter(ports.store, session, slots, written)
+        storing = Storing(self._ports, session, spool)
 
         def emit(block: Block) -> None:
             # A dag-pb block writes its links before anything else, so its first byte tells whether it has any.
@@ -261,121 +216,48 @@ class _Publish:
                     _at_once(reader, lambda mh, data: spool.add_small(mh, bytes(data))), emit
                 )
         else:
-            threads = 1 if size is not None and size <= ONE_THREAD_BYTES else SEALING_THREADS
-            sealer = Sealer(spool, look_up, new_writer, threads)
+            sealer = Sealer(spool, storing.look_up, storing.new_writer, sealing_threads(size))
             try:
                 assembled = self._reading.assemble(sealer.submit, emit)
             except BaseException:
                 sealer.cancel()
                 raise
             sealer.close()
-        for slot, reused in known.slots():
-            spool.add_slot(slot, pack_slot(reused))
-        return self._commit(_Made(session, spool, slots, known, assembled, sealed.total))
+        return self._commit(storing, assembled)
 
-    def _commit(self, made: _Made) -> PublishOutcome:
-        ports = self._ports
-        root = made.assembled.root
-        identity = object_id(ports.keys.network_key, TENANT, root.codec, root.multihash)
-        current = ports.current(identity)
-        key = self._object_key(identity)
-        sealed_name = seal_name(key, ObjectName(root, self._reading.name()))
-        mended = ports.mend(current) if current is not None and made.session.stripes == 0 else None
-        if current is not None and mended is not None:
-            record = replace(current, sealed_name=sealed_name, policy=self._reading.options.policy)
-            settlement, new_bytes = mended.settlement, mended.new_bytes
-        else:
-            manifest = write_manifest(made.spool, root, ports.store, made.session, made.slots, key)
-            settlement, new_bytes = made.session.settle(), made.session.new_bytes
-            made.known.add_to(settlement)
-            record = self._record(identity, made, manifest, sealed_name, settlement)
-        against = current.manifest_id if current is not None else NO_MANIFEST
-        outcome = ports.catalog.commit(Command(made.session.id, 0, Publish(record, against)))
+    def _commit(self, storing: Storing, assembled: Assembled) -> PublishOutcome:
+        reading = self._reading
+        code = PROFILE_CODES[reading.profile.name]
+        committed = storing.commit(
+            ObjectFacts(assembled.root, assembled.size, reading.name(), reading.options.policy, code)
+        )
+        sizes = committed.record.sizes
         return PublishOutcome(
-            path=self._reading.label,
-            cid=str(root),
-            name=self._reading.name(),
-            profile=self._reading.profile.name,
-            size=record.sizes.size,
-            sealed=record.sizes.sealed,
-            stored=record.sizes.stored,
-            new=new_bytes,
-            survives=settlement.survives,
-            owed=settlement.owed_shards,
-            skipped=len(made.assembled.skipped),
-            revision=outcome.revision,
-            seconds=time.monotonic() - self._reading.started,
+            path=reading.label,
+            cid=str(assembled.root),
+            name=committed.name,
+            profile=reading.profile.name,
+            size=sizes.size,
+            sealed=sizes.sealed,
+            stored=sizes.stored,
+            new=committed.new_bytes,
+            survives=committed.settlement.survives,
+            owed=committed.settlement.owed_shards,
+            skipped=len(assembled.skipped),
+            revision=committed.revision,
+            seconds=time.monotonic() - reading.started,
         )
-
-    def _object_key(self, identity: ObjectId) -> bytes:
-        """The object's key: the one in the table, or a new one put there. Two publishers end with the same."""
-        tenant_key = self._ports.keys.tenant_keys[TENANT]
-        wrapped = self._ports.key_table.get(identity)
-        if wrapped is None:
-            wrapped = self._ports.key_table.put(identity, TENANT, wrap(tenant_key, os.urandom(KEY_BYTES)))
-        return unwrap(tenant_key, wrapped)
-
-    def _record(
-        self,
-        identity: ObjectId,
-        made: _Made,
-        manifest: WrittenManifest,
-        sealed_name: bytes,
-        settlement: Settlement,
-    ) -> Record:
-        return Record(
-            object_id=identity,
-            tenant=TENANT,
-            policy=self._reading.options.policy,
-            private=False,
-            profile=PROFILE_CODES[self._reading.profile.name],
-            sizes=Sizes(
-                size=made.assembled.size,
-                sealed=made.sealed_bytes + manifest.sealed_bytes + made.known.sealed_bytes,
-                stored=made.session.value_bytes + made.known.value_bytes,
-                blocks=manifest.blocks,
-                stripes=manifest.stripes + made.known.stripes,
-            ),
-            manifest=manifest.root,
-            salt=manifest.salt,
-            list_key=manifest.list_key,
-            sealed_name=sealed_name,
-            published=int(time.time()),
-            owed=tuple(sorted(settlement.owed.items())),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A publish whose blocks are stored and whose manifest is not."""
-
-    session: Session
-    spool: Spool
-    slots: itertools.count[int]
-    known: KnownBlocks
-    assembled: Assembled
-    sealed_bytes: int
-
-
-class _SealedBytes:
-    """A sum that several threads add to."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.total = 0
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self.total += count
 
 
 def _at_once(reader: ChunkReader, keep: Keep) -> Callable[[Batch], Future[list[Leaf]]]:
     """Do a batch in the caller's thread: for contents so small that a thread costs more than it saves."""
 
+    zeros = ZeroLeaves()
+
     def submit(batch: Batch) -> Future[list[Leaf]]:
         future: Future[list[Leaf]] = Future()
         try:
-            future.set_result(leaves_of(batch, reader, keep))
+            future.set_result(leaves_of(batch, reader, keep, zeros))
         except FungiStorError as error:
             future.set_exception(error)
         return future

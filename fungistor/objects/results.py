@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 from fungistor.errors import FungiStorError
 
 Json = dict[str, object]
-EntryType = Literal["file", "directory", "symlink"]
+EntryType = Literal["file", "directory", "symlink", "block", "missing"]
+"""`block`: of a DAG that is no UnixFS. `missing`: not in the partial CAR that was imported."""
 MemberState = Literal["up", "slow", "paused", "down"]
 
 
@@ -116,6 +117,67 @@ class GetOutcome:
             "out": self.out,
             "type": self.type,
             "size": self.size,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CarRoot:
+    """One root of CAR files, imported. `blocks` and `bytes` count each block of its DAG once, those in CIDs not at all.
+
+    `missing` blocks are linked to and not there; `left_out` blocks of the files are reached from none of their roots.
+    """
+
+    cid: str
+    blocks: int
+    bytes: int
+    missing: int
+    left_out: int
+    name: str
+    size: int
+    sealed: int
+    stored: int
+    new: int
+    survives: int
+    owed: int
+    revision: int
+    seconds: float
+
+    def to_json(self) -> Json:
+        return {
+            "cid": self.cid,
+            "blocks": self.blocks,
+            "bytes": self.bytes,
+            "missing": self.missing,
+            "left_out": self.left_out,
+            "name": self.name,
+            "size": self.size,
+            "sealed": self.sealed,
+            "stored": self.stored,
+            "new": self.new,
+            "survives": self.survives,
+            "owed": self.owed,
+            "revision": self.revision,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CarFile:
+    """A CAR file that was written. `bytes` is its length, `blocks` the blocks in it."""
+
+    cid: str
+    out: str
+    blocks: int
+    bytes: int
+    seconds: float
+
+    def to_json(self) -> Json:
+        return {
+            "cid": self.cid,
+            "out": self.out,
+            "blocks": self.blocks,
+            "bytes": self.bytes,
             "seconds": round(self.seconds, 6),
         }
 

@@ -1,33 +1,32 @@
-"""Turn chunks of files into stored blocks in a few threads: read, hash, look up, compress, seal, code, send.
-
-One thread does a stripe's whole work in its own buffers and on its own sockets. An orchestrating loop around pool
-threads was measured 15 % slower, and new buffers a block cost twice the encryption.
-"""
+"""Turn chunks of files into stored blocks: read and hash here, the rest as `sealing` does with any block."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
-import queue
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fungistor.dag.importer import Leaf, encode_leaf, leaf_cid
 from fungistor.dag.profiles import Profile
 from fungistor.errors import FailedError
-from fungistor.limits import MIB
-from fungistor.objects.ports import Buffer
+from fungistor.limits import BLOCK_BYTES_MAX, KIB, MIB
 from fungistor.objects.scan import Attributes, FileState, shown
-from fungistor.objects.spool import Spool, StoredBlock
+from fungistor.objects.sealing import Keep, LookUp, SealingThreads
+from fungistor.objects.spool import Spool
 from fungistor.objects.stripe_writer import StripeWriter
 
 BATCH_BYTES = 4 * MIB
 BATCH_CHUNKS_MAX = 512
 """A batch of tiny files is closed by number, so that the look-ahead of the walk stays bounded."""
 
+HOLE_BYTES_MIN = 64 * KIB
+"""Shorter chunks are read: to ask where data begins costs as much."""
+
 SHA2_256 = b"\x12\x20"
+_ZEROS = bytes(BLOCK_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,6 @@ class Batch:
         return self.bytes >= BATCH_BYTES or len(self.chunks) >= BATCH_CHUNKS_MAX
 
 
-LookUp = Callable[[bytes], StoredBlock | None]
-"""Find a block that the tenant already stores in a healthy stripe, as a block of this object."""
-
-
 class ChunkReader:
     """Reads chunks into one reused buffer; keeps the last file open, since its next chunk mostly follows."""
 
@@ -73,12 +68,32 @@ class ChunkReader:
         self._buffer = bytearray()
         self._path: bytes | None = None
         self._fd = -1
+        self._hole = (0, 0)
 
     def close(self) -> None:
         """Close the file that is open, if any."""
         if self._fd >= 0:
             os.close(self._fd)
-        self._path, self._fd = None, -1
+        self._path, self._fd, self._hole = None, -1, (0, 0)
+
+    def is_hole(self, chunk: Chunk) -> bool:
+        """Whether the file has no data where the chunk lies: zeros, as long as the file stays what it is.
+
+        Raises:
+            FailedError: as `read`.
+        """
+        if chunk.state is None or chunk.length < HOLE_BYTES_MIN:
+            return False
+        start, end = chunk.offset, chunk.offset + chunk.length
+        with _told(chunk.state):
+            self._open(chunk.state)
+            if not self._hole[0] <= start < self._hole[1]:
+                self._hole = (start, _data_after(self._fd, start, chunk.state.size))
+            if end > self._hole[1]:
+                return False
+            if chunk.last:
+                self._check_unchanged(chunk.state)
+        return True
 
     def read(self, chunk: Chunk) -> memoryview:
         """Return the chunk's bytes; they are valid until the next call.
@@ -92,121 +107,113 @@ class ChunkReader:
         if len(self._buffer) < chunk.length:
             self._buffer = bytearray(chunk.length)
         view = memoryview(self._buffer)[: chunk.length]
-        try:
-            if self._path != chunk.state.path:
-                self.close()
-                # O_NONBLOCK: a file replaced by a pipe since it was met must not hang the publisher.
-                self._fd = os.open(chunk.state.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-                self._path = chunk.state.path
+        with _told(chunk.state):
+            self._open(chunk.state)
             done = 0
             while done < chunk.length:
                 got = os.preadv(self._fd, [view[done:]], chunk.offset + done)
                 if got == 0:
-                    break
+                    raise _changed(chunk.state)
                 done += got
-            changed = done < chunk.length
-            if chunk.last and not changed:
-                changed = FileState.of(chunk.state.path, os.fstat(self._fd)) != chunk.state
-        except OSError as error:
-            raise FailedError(
-                f"{shown(chunk.state.path)}: cannot be read: {error.strerror or error}",
-                hint="make it readable for this user, or leave it out",
-            ) from error
-        if changed:
-            raise FailedError(
-                f"{shown(chunk.state.path)}: changed while it was read",
-                hint="publish again when nothing writes to it",
-            )
+            if chunk.last:
+                self._check_unchanged(chunk.state)
         return view
 
+    def _open(self, state: FileState) -> None:
+        if self._path != state.path:
+            self.close()
+            # O_NONBLOCK: a file replaced by a pipe since it was met must not hang the publisher.
+            self._fd = os.open(state.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._path = state.path
 
-Keep = Callable[[bytes, Buffer], None]
-"""Take a block by multihash; its bytes are valid during the call only."""
+    def _check_unchanged(self, state: FileState) -> None:
+        if FileState.of(state.path, os.fstat(self._fd)) != state:
+            raise _changed(state)
 
 
-def leaves_of(batch: Batch, reader: ChunkReader, keep: Keep) -> list[Leaf]:
-    """Read and hash the chunks of a batch, hand each block to `keep`, and return their leaves in order."""
+@contextlib.contextmanager
+def _told(state: FileState) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FailedError(
+            f"{shown(state.path)}: cannot be read: {error.strerror or error}",
+            hint="make it readable for this user, or leave it out",
+        ) from error
+
+
+def _changed(state: FileState) -> FailedError:
+    return FailedError(
+        f"{shown(state.path)}: changed while it was read", hint="publish again when nothing writes to it"
+    )
+
+
+def _data_after(fd: int, offset: int, size: int) -> int:
+    """Where the first data at or after `offset` lies, `size` if there is none; `offset` where nobody can tell."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        if error.errno == errno.EINVAL:
+            return offset
+        raise
+
+
+class ZeroLeaves:
+    """Leaves of holes. Each kind is made and kept once, so that a hole of any size is neither read nor hashed."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Profile, int], Leaf] = {}
+
+    def leaf(self, profile: Profile, length: int, keep: Keep) -> Leaf:
+        """The leaf of so many zeros, kept if it was not yet."""
+        leaf = self._made.get((profile, length))
+        if leaf is None:
+            leaf = self._made[profile, length] = _leaf(profile, memoryview(_ZEROS)[:length], keep)
+        return leaf
+
+
+def leaves_of(batch: Batch, reader: ChunkReader, keep: Keep, zeros: ZeroLeaves | None = None) -> list[Leaf]:
+    """Read and hash the chunks of a batch, hand each block to `keep`, and return their leaves in order.
+
+    With `zeros`, which must have known no other `keep`, the leaves of holes come from there.
+    """
     leaves: list[Leaf] = []
     for chunk in batch.chunks:
-        root = chunk.root or Attributes()
-        _, block = encode_leaf(chunk.profile, reader.read(chunk), mode=root.mode, mtime=root.mtime)
-        multihash = SHA2_256 + hashlib.sha256(block).digest()
-        keep(multihash, block)
-        leaves.append(Leaf(leaf_cid(chunk.profile, multihash), len(block), chunk.length, chunk.root is not None))
+        if zeros is not None and chunk.root is None and reader.is_hole(chunk):
+            leaves.append(zeros.leaf(chunk.profile, chunk.length, keep))
+        else:
+            leaves.append(_leaf(chunk.profile, reader.read(chunk), keep, chunk.root))
     return leaves
 
 
-def keep_in_stripes(spool: Spool, look_up: LookUp, writer: StripeWriter) -> Keep:
-    """Store each block once: not at all if this publish or the tenant has it, else in the writer's open stripe."""
-
-    def keep(multihash: bytes, block: Buffer) -> None:
-        if spool.claim((multihash,)):
-            stored = look_up(multihash) or writer.append(multihash, block)
-            spool.store(((multihash, stored),))
-
-    return keep
+def _leaf(profile: Profile, content: memoryview, keep: Keep, root: Attributes | None = None) -> Leaf:
+    stat = root or Attributes()
+    _, block = encode_leaf(profile, content, mode=stat.mode, mtime=stat.mtime)
+    multihash = SHA2_256 + hashlib.sha256(block).digest()
+    keep(multihash, block)
+    return Leaf(leaf_cid(profile, multihash), len(block), len(content), root is not None)
 
 
-class Sealer:
-    """A bounded set of threads that take batches. `close` waits for the last stripe; `cancel` gives up at once."""
+class _LeafWorker:
+    """Makes leaves of chunks."""
 
-    def __init__(self, spool: Spool, look_up: LookUp, new_writer: Callable[[], StripeWriter], threads: int) -> None:
-        self._spool = spool
-        self._look_up = look_up
-        self._new_writer = new_writer
-        self._queue: queue.SimpleQueue[tuple[Batch, Future[list[Leaf]]] | None] = queue.SimpleQueue()
-        self._error: BaseException | None = None
-        self._cancelled = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"sealer-{index}", daemon=True) for index in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+    def __init__(self) -> None:
+        self._reader = ChunkReader()
+        self._zeros = ZeroLeaves()
 
-    def submit(self, batch: Batch) -> Future[list[Leaf]]:
-        """Hand a batch over; its leaves come in the future."""
-        future: Future[list[Leaf]] = Future()
-        self._queue.put((batch, future))
-        return future
+    def work(self, batch: Batch, keep: Keep) -> list[Leaf]:
+        """Read, hash and keep a batch."""
+        return leaves_of(batch, self._reader, keep, self._zeros)
 
     def close(self) -> None:
-        """Let the threads finish and send their open stripes. Raises what one of them met."""
-        self._stop()
-        if self._error is not None:
-            raise self._error
+        """Close the file that is open."""
+        self._reader.close()
 
-    def cancel(self) -> None:
-        """Make the threads drop what they have not begun."""
-        self._cancelled.set()
-        self._stop()
 
-    def _stop(self) -> None:
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+class Sealer(SealingThreads[Batch, "list[Leaf]"]):
+    """The threads of a publish of files: a batch's leaves come in its future."""
 
-    def _given_up(self) -> bool:
-        return self._cancelled.is_set() or self._error is not None
-
-    def _run(self) -> None:
-        writer = self._new_writer()
-        reader = ChunkReader()
-        keep = keep_in_stripes(self._spool, self._look_up, writer)
-        try:
-            for batch, future in iter(self._queue.get, None):
-                if self._given_up():
-                    # Whoever waits for this batch must meet the reason, not a bare cancellation.
-                    future.set_exception(self._error or FailedError("the publish was given up"))
-                    continue
-                try:
-                    future.set_result(leaves_of(batch, reader, keep))
-                except BaseException as error:  # noqa: BLE001 the thread that waits for the future raises it
-                    self._error = self._error or error
-                    future.set_exception(error)
-            if not self._given_up():
-                writer.close_stripe()
-        except BaseException as error:  # noqa: BLE001 `close` raises it in the caller's thread
-            self._error = self._error or error
-        finally:
-            reader.close()
+    def __init__(self, spool: Spool, look_up: LookUp, new_writer: Callable[[], StripeWriter], threads: int) -> None:
+        super().__init__(spool, look_up, new_writer, _LeafWorker, threads)

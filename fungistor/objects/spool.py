@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+KEYS_A_STATEMENT = 512
 
 _SCHEMA = """
 CREATE TABLE blocks(mh BLOB PRIMARY KEY, slot INTEGER, number INTEGER, plain INTEGER, compression INTEGER, key BLOB)
@@ -54,15 +57,17 @@ class Spool:
 
     def claim(self, multihashes: Iterable[bytes]) -> set[bytes]:
         """Return those not yet stored nor being stored by another thread; the caller now has to store them."""
-        mine: set[bytes] = set()
         with self._lock:
-            for multihash in multihashes:
-                if multihash in self._in_flight or multihash in mine:
-                    continue
-                if self._db.execute("SELECT 1 FROM blocks WHERE mh=?", (multihash,)).fetchone() is None:
-                    mine.add(multihash)
+            mine = set(multihashes) - self._in_flight
+            mine.difference_update([row[0] for row in self._among("SELECT mh FROM blocks", sorted(mine))])
             self._in_flight |= mine
         return mine
+
+    def _among(self, select: str, multihashes: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+        """Rows of some blocks, by statements of a bounded number of them."""
+        for first in range(0, len(multihashes), KEYS_A_STATEMENT):
+            some = multihashes[first : first + KEYS_A_STATEMENT]
+            yield from self._db.execute(f"{select} WHERE mh IN ({','.join('?' * len(some))})", some)
 
     def store(self, blocks: Iterable[tuple[bytes, StoredBlock]]) -> None:
         """Record claimed blocks as stored."""
@@ -78,6 +83,18 @@ class Spool:
                 "SELECT slot, number, plain, compression, key FROM blocks WHERE mh=?", (multihash,)
             ).fetchone()
         return StoredBlock(*row) if row else None
+
+    def blocks(self, multihashes: Sequence[bytes]) -> dict[bytes, StoredBlock]:
+        """Where those of some blocks lie that were stored."""
+        with self._lock:
+            rows = self._among("SELECT mh, slot, number, plain, compression, key FROM blocks", multihashes)
+            return {row[0]: StoredBlock(*row[1:]) for row in rows}
+
+    def node_numbers(self, multihashes: Sequence[bytes]) -> dict[bytes, int]:
+        """The numbers of those of some blocks that are inner nodes and have one."""
+        with self._lock:
+            rows = self._among("SELECT mh, number FROM nodes", multihashes)
+            return {mh: number for mh, number in rows if number is not None}
 
     def blocks_count(self) -> int:
         """How many distinct blocks the object has, of all kinds."""

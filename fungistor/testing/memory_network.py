@@ -25,9 +25,10 @@ from fungistor.objects.known import KnownBlocks
 from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.mend import Mender
 from fungistor.objects.owed import Payer
-from fungistor.objects.publish import Publisher, PublishPorts
+from fungistor.objects.publish import Publisher
 from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
 from fungistor.objects.source import ReadThreads
+from fungistor.objects.storing import PublishPorts
 from fungistor.objects.stripe_reader import StripeReader
 from fungistor.objects.verify import Tally, Verifier
 from fungistor.placement import Member, Policy, plan

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -198,6 +199,30 @@ def test_any_four_members_may_stop_under_a_large_file(tmp_path: Path) -> None:
     """The long form: 1 GiB, ten rounds of four random members."""
     with running(tmp_path / "home", ("--members", "20")) as up:
         lose_four_in_turn(make_world(up, tmp_path, 1024 * MIB), 10)
+
+
+@pytest.mark.soak
+def test_cold_reads_beside_four_paused_members(tmp_path: Path) -> None:
+    """A hundred cold reads of 1 MiB, each by a process of its own: the figures are printed, beside the healthy ones."""
+    rng = random.Random(seed())
+    with running(tmp_path / "home", ("--members", "20")) as up:
+        paths = [tmp_path / f"file-{number}" for number in range(200)]
+        for path in paths:
+            random_file(path, MIB, rng)
+        cids = [str(line["cid"]) for line in publish(up, *paths)]
+
+        def cold(cid: str) -> float:
+            begun = time.monotonic()
+            out = tmp_path / f"out-{cid}"
+            assert up.command("get", "--no-cache", cid, "-o", str(out)).returncode == 0
+            return time.monotonic() - begun
+
+        healthy = sorted(cold(cid) for cid in cids[:100])
+        up.lines("member", "pause", *rng.sample(member_ids(up), 4))
+        paused = sorted(cold(cid) for cid in cids[100:])
+        print(f"healthy: median {healthy[50]:.3f} s, worst {healthy[-1]:.3f} s; "
+              f"4 paused: median {paused[50]:.3f} s, worst {paused[-1]:.3f} s; "
+              f"mark {3 * healthy[50] + 0.2:.3f} s")  # fmt: skip
 
 
 def test_no_command_hangs_without_a_network(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def _publish_all(results: Iterator[PublishOutcome | PublishFailure], output: Out
 
 
 def _publish_words(result: PublishOutcome) -> str:
-    words = [f"{result.name}: {size_text(result.size)} in {seconds_text(result.seconds)}"]
+    words = [f"{result.name or result.path}: {size_text(result.size)} in {seconds_text(result.seconds)}"]
     if result.revision is None:
         words.append("nothing stored")
     else:

@@ -12,7 +12,6 @@ PROFILES = ("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1")
 """Repeated here so that `--help` and a wrong option cost no import of the DAG room; a test holds the two equal."""
 
 NOT_YET_COMMANDS = {
-    "car": "export and import CAR files",
     "name": "publish and list IPNS names",
     "unpublish": "take an object back, and shred what no other holds",
     "gc": "free what nothing refers to",
@@ -69,6 +68,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
     _add_up(commands)
     _add_content(commands)
+    _add_car(commands)
     _add_network(commands)
     _add_member(commands)
     _add(
@@ -166,6 +166,20 @@ def _add_content(commands: Commands[Parser]) -> None:
 
     _add_cid_path(_add(commands, "ls", "list a folder of the network", "fungistor ls CID/docs", "content:ls"))
     _add_cid_path(_add(commands, "stat", "say what is known of a CID", "fungistor stat CID", "content:stat"))
+
+
+def _add_car(commands: Commands[Parser]) -> None:
+    car = _add(commands, "car", "export and import CAR files, in which DAGs travel between IPFS programs",
+               "fungistor car export CID -o site.car", "")  # fmt: skip
+    verbs = car.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
+    export = _add(verbs, "export", "write a DAG as a CAR file", "fungistor car export CID -o site.car", "car:export")
+    _add_cid_path(export)
+    export.add_argument("-o", "--output", required=True, metavar="F", help="the file; - is stdout")
+    export.add_argument("--force", action="store_true", help="replace F if it exists")
+    load = _add(verbs, "import", "take the DAGs of CAR files into the network, an object for each root",
+                "fungistor car import site.car", "car:load")  # fmt: skip
+    load.add_argument("files", nargs="+", metavar="F", help="a CAR file, version 1; - is stdin")
+    load.add_argument("--partial", action="store_true", help="accept DAGs that lack blocks")
 
 
 def _add_network(commands: Commands[Parser]) -> None:

@@ -45,7 +45,8 @@ class Output:
                 value["path"] = what
             self.note(json.dumps(value))
             return
-        self.note(f"error: {safe(f'{what}: ' if what else '')}{safe(error.message)}")
+        where = "" if not what or error.message.startswith(f"{what}: ") else f"{what}: "
+        self.note(f"error: {safe(where)}{safe(error.message)}")
         if error.hint:
             self.note(f"  {safe(error.hint)}")
 

@@ -64,7 +64,7 @@ class Store:
         self._locks: list[int] = []
         try:
             for root in (index_root, data_root):
-                os.makedirs(root, mode=0o700, exist_ok=True)
+                self._make_folder(root)
                 self._locks.append(_lock(root))
             self._open_all()
         except OSError as error:
@@ -184,7 +184,7 @@ class Store:
     def _open(self, name: bytes) -> None:
         index_path, data_path = self._paths(name)
         for path in (index_path, data_path):
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            self._make_folder(path)
             if os.path.exists(f"{path}/zdb-index-00000"):
                 raise FailedError(f"{path} has the layout of 0-db before 2.0", hint="convert it with the original")
         self._finish_flush(index_path, data_path)
@@ -278,6 +278,13 @@ class Store:
             sync_directory(data_path)
             sync_directory(index_path)
         os.unlink(mark)
+
+    def _make_folder(self, path: str) -> None:
+        """Make a folder unless it is there; a barrier cannot hold what is in it where its own name may be lost."""
+        if not os.path.isdir(path):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            if self._durable:
+                sync_directory(os.path.dirname(os.path.abspath(path)))
 
     def _make_durable(self, namespace: Namespace, *, changed: bool) -> None:
         """Flush what is there: a SET of a value that a crashed run left unflushed writes nothing, and yet a barrier

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fungistor.catalog import index as index_module
+from fungistor.catalog import runs
 from fungistor.catalog.index import BlockIndex, Holder
 from fungistor.errors import ConflictError, InvalidError
 from fungistor.ids import ObjectId, Revision
@@ -65,6 +67,53 @@ def test_small_objects_move_to_the_large_tree_and_stay_found(
     for b in range(7):
         expected = {Holder(ids[n], n, b) for n in range(30) if n % 4 <= b and n not in gone}
         assert set(index.holders(block(b))) == expected
+
+
+def test_runs_are_merged_and_lose_no_holder(index: BlockIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Objects of many chunks, some dropped: merges leave few runs, every live holder, and no row of the dead."""
+    monkeypatch.setattr(index_module, "ROWS_A_CHUNK", 10)
+    monkeypatch.setattr(runs, "SLICE_ROWS", 16)
+    ids = [ObjectId(drawn(f"object {number}")) for number in range(40)]
+    for number, object_id in enumerate(ids):
+        index.add(object_id, ONE, ((block(b), number, b) for b in range(number, number + 35)))
+        if number % 4 == 3:
+            index.drop(ids[number - 2])
+    live = [number for number in range(40) if number % 4 != 1]
+    for b in range(75):
+        expected = [Holder(ids[n], n, b) for n in reversed(live) if n <= b < n + 35]
+        assert index.holders(block(b)) == expected
+    index.sweep()
+    with sqlite3.connect(tmp_path / "index" / "blocks.db") as connection:
+        assert len(runs.numbers(connection)) < 3 * runs.FAN_IN < 40 * 35 // 10
+        assert connection.execute("SELECT count(*) FROM block").fetchone()[0] == len(live) * 35
+    connection.close()
+
+
+def test_a_merge_cut_short_is_gone_on_with(index: BlockIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a merge stopped after any slice all is found, and the next addition's share ends it."""
+    monkeypatch.setattr(index_module, "ROWS_A_CHUNK", 10)
+    monkeypatch.setattr(runs, "SLICE_ROWS", 16)
+    monkeypatch.setattr(runs, "slices_due", lambda rows: 1)
+    for number in range(60):
+        index.add(ObjectId(drawn(f"object {number}")), ONE, ((block(100 * number + b), number, b) for b in range(20)))
+        for other in range(number + 1):
+            assert index.holders(block(100 * other + 7)) == [Holder(ObjectId(drawn(f"object {other}")), other, 7)]
+
+
+def test_of_many_hashes_the_holders_are_told(index: BlockIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of small and large objects alike, and nothing of hashes that no live object has."""
+    monkeypatch.setattr(index_module, "ROWS_A_CHUNK", 10)
+    monkeypatch.setattr(index_module, "HASHES_A_STATEMENT", 7)
+    index.add(A, ONE, ((block(b), 0, b) for b in range(25)))
+    index.add(B, ONE, [(block(30), 0, 0)])
+    index.add(C, ONE, [(block(31), 0, 0), (block(24), 7, 7)])
+    index.drop(A)
+    assert index.holders_of([block(b) for b in range(20, 60)], 2) == {
+        block(24): [Holder(C, 7, 7)],
+        block(30): [Holder(B, 0, 0)],
+        block(31): [Holder(C, 0, 0)],
+    }
+    assert index.holders_of([], 2) == {}
 
 
 def test_of_a_block_twice_in_an_object_the_first_place_counts(index: BlockIndex) -> None:

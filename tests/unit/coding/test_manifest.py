@@ -102,8 +102,8 @@ entries: st.SearchStrategy[Entry] = st.one_of(
 @st.composite
 def map_pages(draw: st.DrawFn) -> MapPage:
     """A map root page with any entries."""
-    bodies = draw(st.lists(st.tuples(st.binary(max_size=30), st.lists(entries, max_size=6)), max_size=6))
-    nodes = tuple(MapNode(place, data, tuple(body)) for place, (data, body) in enumerate(bodies))
+    bodies = draw(st.lists(st.tuples(n32, st.binary(max_size=30), st.lists(entries, max_size=6)), max_size=6))
+    nodes = tuple(MapNode(place, codec, data, tuple(body)) for place, (codec, data, body) in enumerate(bodies))
     return MapPage(0, nodes, draw(entries))
 
 

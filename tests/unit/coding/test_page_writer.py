@@ -58,7 +58,7 @@ class Store:
 
 def node(number: int, data_bytes: int) -> MapNode:
     """A node that tells its number."""
-    return MapNode(number, number.to_bytes(4, "big").ljust(data_bytes, b"."), (Inner(number),))
+    return MapNode(number, 0x70, number.to_bytes(4, "big").ljust(data_bytes, b"."), (Inner(number),))
 
 
 @settings(deadline=None, max_examples=60)
@@ -125,7 +125,7 @@ def test_directories_of_directories() -> None:
     writer = MapWriter(store.emit)
     body = bytes(PAGE_BYTES_TARGET - 100)
     for number in range(2000):
-        writer.add(MapNode(number, body, ()))
+        writer.add(MapNode(number, 0x70, body, ()))
     plain = writer.finish(Inner(0))
     root = decode_map_page(plain)
     assert isinstance(root, Directory)
@@ -180,7 +180,7 @@ def test_what_no_page_holds_is_refused() -> None:
     """A node that would need a longer page than readers accept is an InvalidError; wrong order a ValueError."""
     writer = MapWriter(Store().emit)
     with pytest.raises(InvalidError, match="a manifest page holds"):
-        writer.add(MapNode(0, bytes(MANIFEST_PAGE_BYTES_MAX), ()))
+        writer.add(MapNode(0, 0x70, bytes(MANIFEST_PAGE_BYTES_MAX), ()))
     with pytest.raises(ValueError, match="node 1 came where 0 was due"):
         writer.add(node(1, 4))
     assert writer.nodes == 0
@@ -194,7 +194,7 @@ def test_a_million_entries_are_written_quickly_and_in_little_memory() -> None:
     def write(store: Store, nodes: int) -> bytes:
         writer = MapWriter(store.emit)
         for number in range(nodes):
-            writer.add(MapNode(number, data, entries))
+            writer.add(MapNode(number, 0x70, data, entries))
         return writer.finish(Inner(0))
 
     store = Store()

@@ -24,7 +24,7 @@ from fungistor.node.cli.progress import ProgressLine
 from fungistor.objects.results import EntryLine, ObjectLine, PublishOutcome, VerifyReport
 
 ROOT = Path(__file__).parents[3]
-BUILT = ("up", "publish", "get", "cat", "ls", "stat", "objects", "verify", "status", "member", "zdb", "version")
+BUILT = ("up", "publish", "get", "cat", "ls", "stat", "car", "objects", "verify", "status", "member", "zdb", "version")
 COMMANDS = (*BUILT, *NOT_YET_COMMANDS)
 
 
@@ -62,7 +62,6 @@ def test_common_options_stand_before_or_after_the_command() -> None:
     "words",
     [
         *([name] for name in NOT_YET_COMMANDS),
-        ["car", "export", "CID", "-o", "x"],
         ["gc", "--dry-run"],
         ["publish", "x", "--policy", "eu"],
         ["publish", "x", "--private"],

@@ -15,8 +15,9 @@ from fungistor.dag.multibase import encode_base32, encode_base36, encode_base58
 from fungistor.errors import InvalidError, NotEnoughShardsError
 from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects.export import Exporter
-from fungistor.objects.publish import ONE_THREAD_BYTES, Publisher, check_options, hash_only
+from fungistor.objects.publish import Publisher, check_options, hash_only
 from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
+from fungistor.objects.storing import ONE_THREAD_BYTES
 from fungistor.testing.memory_network import MemoryNetwork, members
 from tests.unit.objects.trees import contents, grow, imported, noise, write
 

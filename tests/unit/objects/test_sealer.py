@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from fungistor.dag import PROFILES
+from fungistor.dag import PROFILES, Leaf, Profile
 from fungistor.errors import FailedError, UnavailableError
 from fungistor.objects.assemble import file_chunks
 from fungistor.objects.scan import Attributes, File, FileState
-from fungistor.objects.sealer import Batch, Chunk, ChunkReader, Sealer
+from fungistor.objects.sealer import Batch, Chunk, ChunkReader, Sealer, ZeroLeaves, leaves_of
 from fungistor.objects.session import Session
 from fungistor.objects.spool import Spool, StoredBlock
 from fungistor.objects.stripe_writer import StripeWriter
@@ -58,7 +59,12 @@ def writers(tmp_path: Path, down: int = 0) -> Callable[[], StripeWriter]:
 def test_equal_blocks_are_sealed_once(spool: Spool, tmp_path: Path) -> None:
     """Two threads that meet the same blocks again and again store each of them once."""
     asked: list[bytes] = []
-    sealer = Sealer(spool, lambda mh: asked.append(mh), writers(tmp_path), 2)
+
+    def look_up(some: Sequence[bytes]) -> dict[bytes, StoredBlock]:
+        asked.extend(some)
+        return {}
+
+    sealer = Sealer(spool, look_up, writers(tmp_path), 2)
     blocks = [noise(number, 1000) for number in range(20)]
     futures = [sealer.submit(batch_of(*map(data_chunk, blocks))) for _ in range(10)]
     leaves = [future.result() for future in futures]
@@ -73,7 +79,7 @@ def test_equal_blocks_are_sealed_once(spool: Spool, tmp_path: Path) -> None:
 def test_known_blocks_are_not_written(spool: Spool, tmp_path: Path) -> None:
     """What the tenant stores already takes no room in a stripe."""
     known = StoredBlock(0, 7, 1000, 0, bytes(32))
-    sealer = Sealer(spool, lambda _: known, writers(tmp_path, down=20), 2)
+    sealer = Sealer(spool, lambda some: dict.fromkeys(some, known), writers(tmp_path, down=20), 2)
     [leaf] = sealer.submit(batch_of(data_chunk(noise(1, 1000)))).result()
     sealer.close()
     assert spool.block(leaf.cid.multihash) == known
@@ -82,7 +88,7 @@ def test_known_blocks_are_not_written(spool: Spool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_error_reaches_whoever_waits(spool: Spool, tmp_path: Path, threads: int) -> None:
     """The batch that fails raises its reason; every batch after it raises a reason, too, and never hangs."""
-    sealer = Sealer(spool, lambda _: None, writers(tmp_path, down=18), threads)
+    sealer = Sealer(spool, lambda _: {}, writers(tmp_path, down=18), threads)
     futures = [sealer.submit(batch_of(data_chunk(noise(number, 1 << 20)))) for number in range(20)]
     errors = [future.exception(timeout=20) for future in futures]
     assert all(error is None or isinstance(error, UnavailableError) for error in errors)
@@ -93,7 +99,7 @@ def test_an_error_reaches_whoever_waits(spool: Spool, tmp_path: Path, threads: i
 
 def test_an_error_in_the_last_stripe_comes_at_the_close(spool: Spool, tmp_path: Path) -> None:
     """Leaves are there before their stripe is sent; that it could not be sent is told at the end."""
-    sealer = Sealer(spool, lambda _: None, writers(tmp_path, down=18), 1)
+    sealer = Sealer(spool, lambda _: {}, writers(tmp_path, down=18), 1)
     assert sealer.submit(batch_of(data_chunk(b"x"))).result()
     with pytest.raises(UnavailableError):
         sealer.close()
@@ -103,10 +109,10 @@ def test_cancel_drops_what_was_not_begun(spool: Spool, tmp_path: Path) -> None:
     """Cancelled while a batch is under way, that one is finished, none after it is begun, and the threads end."""
     begun, go_on = threading.Event(), threading.Event()
 
-    def look_up(_: bytes) -> StoredBlock | None:
+    def look_up(some: Sequence[bytes]) -> dict[bytes, StoredBlock]:
         begun.set()
         assert go_on.wait(10)
-        return StoredBlock(0, 0, 1, 0, bytes(32))
+        return dict.fromkeys(some, StoredBlock(0, 0, 1, 0, bytes(32)))
 
     sealer = Sealer(spool, look_up, writers(tmp_path), 1)
     futures = [sealer.submit(batch_of(data_chunk(b"%d" % number))) for number in range(5)]
@@ -190,3 +196,78 @@ def test_a_file_that_became_something_else_neither_hangs_nor_leads_astray(tree: 
             path.mkdir()
     with pytest.raises(FailedError, match=r"f: (cannot be read|changed)"):
         read_all(path, met)
+
+
+MIB = 1 << 20
+
+
+def sparse(path: Path, size: int, *data: tuple[int, bytes]) -> Path:
+    """A file of holes with some data at offsets."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, some in data:
+            file.seek(offset)
+            file.write(some)
+    return path
+
+
+class CountingReader(ChunkReader):
+    """Knows which chunks it had to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offsets: list[int] = []
+
+    def read(self, chunk: Chunk) -> memoryview:
+        self.offsets.append(chunk.offset)
+        return super().read(chunk)
+
+
+def leaves_and_blocks(path: Path, profile: Profile, zeros: ZeroLeaves | None) -> tuple[list[Leaf], dict[bytes, bytes]]:
+    blocks: dict[bytes, bytes] = {}
+    with contextlib.closing(ChunkReader()) as reader:
+        batch = batch_of(*file_chunks(file_at(path), profile))
+        leaves = leaves_of(batch, reader, lambda mh, block: blocks.update({mh: bytes(block)}), zeros)
+    return leaves, blocks
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+@pytest.mark.parametrize(
+    "data",
+    [[], [(0, b"x")], [(5 * MIB + 76, b"y")], [(MIB - 1, b"edge"), (4 * MIB, bytes(MIB))], [(2 * MIB, noise(3, MIB))]],
+    ids=["none", "first", "last", "edges", "middle"],
+)
+def test_holes_give_the_leaves_of_zeros(tree: Path, profile: Profile, data: list[tuple[int, bytes]]) -> None:
+    """Wherever the data of a sparse file lies, leaves and blocks are those of reading it all."""
+    path = sparse(tree / "f", 5 * MIB + 77, *data)
+    assert leaves_and_blocks(path, profile, ZeroLeaves()) == leaves_and_blocks(path, profile, None)
+
+
+def test_holes_are_not_read(tree: Path) -> None:
+    """Of a file of 2 GiB the chunks with data are read alone."""
+    path = sparse(tree / "f", 2 << 30, (1000 * MIB + 5, b"data"), (1500 * MIB, b"more"))
+    kept: list[bytes] = []
+    with contextlib.closing(CountingReader()) as reader:
+        chunks = list(file_chunks(file_at(path), PROFILE))
+        leaves = leaves_of(batch_of(*chunks), reader, lambda mh, _: kept.append(mh), ZeroLeaves())
+    assert reader.offsets == [1000 * MIB, 1500 * MIB]
+    assert (len(leaves), len(kept), len({leaf.cid for leaf in leaves})) == (2048, 3, 3)
+
+
+@pytest.mark.parametrize("change", ["fill", "grow", "shrink"])
+def test_a_hole_that_changes_is_refused(tree: Path, change: str) -> None:
+    """Data that comes into a hole after it was passed, or another length, is noticed at the file's end."""
+    path = sparse(tree / "f", 64 * MIB)
+    chunks = list(file_chunks(file_at(path), PROFILE))
+    with contextlib.closing(ChunkReader()) as reader:
+        assert reader.is_hole(chunks[0])
+        match change:
+            case "fill":
+                with path.open("r+b") as file:
+                    file.write(b"x")
+            case "grow":
+                os.truncate(path, 65 * MIB)
+            case "shrink":
+                os.truncate(path, 63 * MIB)
+        with pytest.raises(FailedError, match="f: changed while it was read"):
+            leaves_of(batch_of(*chunks[1:]), reader, lambda *_: None, ZeroLeaves())

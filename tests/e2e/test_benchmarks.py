@@ -1,0 +1,40 @@
+"""The benchmarks as they are run, on contents so small that only their working is seen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tidy.repository import ROOT
+
+
+@pytest.mark.slow
+def test_a_quick_run_measures_everything_of_ours_and_leaves_nothing(tmp_path: Path) -> None:
+    """Without peers a quick run ends well, fills every series of ours, judges the aims, and clears its folder."""
+    report, place = tmp_path / "report.md", tmp_path / "place"
+    place.mkdir()
+    names = ["limits", "up", "small", "publish", "fetch", "tree", "memory"]
+    argv = [sys.executable, "-m", "benchmarks", *names, "--quick", "--no-peers", "--report", str(report)]
+    environment = {"TMPDIR": str(place), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        argv,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    read = json.loads(report.with_suffix(".json").read_text())
+    measured = {line["benchmark"] for line in read["series"] if line["contender"] == "fungistor --no-sync"}
+    assert measured == {"up", "small", "publish", "fetch, healthy", "fetch, 4 dead", "tree", "memory"}
+    unjudged = [aim["aim"] for aim in read["aims"] if aim["met"] is None]
+    assert [aim for aim in unjudged if "Kubo" not in aim and "zstor" not in aim] == []
+    assert "## Aims" in report.read_text()
+    assert list(place.iterdir()) == []
