@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import tomli_w
 
@@ -21,6 +21,16 @@ class Config:
 
     gateway: str = "127.0.0.1:8480"
     gateway_workers: int = 2
+    lat: float | None = None
+    lon: float | None = None
+    """Where this node is, in degrees: with it the nearest members are guessed before they are measured."""
+    geoip_database: str | None = None
+    """A city database in MMDB format, for members whose pool file gives no place."""
+
+    @property
+    def here(self) -> tuple[float, float] | None:
+        """Latitude and longitude, if both are given."""
+        return None if self.lat is None or self.lon is None else (self.lat, self.lon)
 
 
 def load_config(home: Home) -> Config:
@@ -43,13 +53,25 @@ def load_config(home: Home) -> Config:
     for key in table:
         if key not in known:
             raise InvalidError(f"{path}: unknown key {key!r}", hint=f"known are {', '.join(sorted(known))}")
-    gateway = table.get("gateway", Config().gateway)
-    workers = table.get("gateway_workers", Config().gateway_workers)
-    if not isinstance(gateway, str):
+    config = Config(**table)
+    if not isinstance(config.gateway, str):
         raise InvalidError(f"{path}: gateway is not text", hint='write it as "HOST:PORT"')
-    if type(workers) is not int or not 1 <= workers <= GATEWAY_WORKERS_MAX:
+    if type(config.gateway_workers) is not int or not 1 <= config.gateway_workers <= GATEWAY_WORKERS_MAX:
         raise InvalidError(f"{path}: gateway_workers is not a number from 1 to {GATEWAY_WORKERS_MAX}")
-    return Config(gateway=gateway, gateway_workers=workers)
+    _check_degrees(path, "lat", config.lat, 90)
+    _check_degrees(path, "lon", config.lon, 180)
+    if (config.lat is None) != (config.lon is None):
+        raise InvalidError(f"{path}: lat and lon stand only together")
+    if not isinstance(config.geoip_database, str | None):
+        raise InvalidError(f"{path}: geoip_database is not a path")
+    return config
+
+
+def _check_degrees(path: str, key: str, value: object, most: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -most <= value <= most:
+        raise InvalidError(f"{path}: {key} is not a number of degrees from -{most} to {most}")
 
 
 def save_config(home: Home, config: Config) -> None:
@@ -57,5 +79,5 @@ def save_config(home: Home, config: Config) -> None:
 
     Raises: OSError.
     """
-    table = {"gateway": config.gateway, "gateway_workers": config.gateway_workers}
+    table = {key: value for key, value in asdict(config).items() if value is not None}
     write_atomic(home.config_file, tomli_w.dumps(table).encode())

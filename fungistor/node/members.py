@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from fungistor.catalog.commands import SetLayout
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber
 from fungistor.keys.ring import NodeKeys
+from fungistor.node.config import Config
 from fungistor.node.files import read_bounded
+from fungistor.node.geo import with_places
 from fungistor.node.home import Home
 from fungistor.node.identity import member_identity
 from fungistor.node.pool_file import PoolMember, load_pool
@@ -20,13 +22,15 @@ from fungistor.pool.members import MemberSpec
 STATES_BYTES_MAX = 1 << 20
 
 
-def pool_members(home: Home) -> tuple[PoolMember, ...]:
-    """The pool file's members; none before the first `up`.
+def pool_members(home: Home, config: Config) -> tuple[PoolMember, ...]:
+    """The pool file's members with the places that can be told; none before the first `up`.
 
     Raises:
-        InvalidError, FailedError: the file cannot be used, and why.
+        InvalidError, FailedError: the pool file or the GeoIP database cannot be used, and why.
     """
-    return load_pool(home.pool_file) if os.path.exists(home.pool_file) else ()
+    if not os.path.exists(home.pool_file):
+        return ()
+    return with_places(load_pool(home.pool_file), config.geoip_database)
 
 
 def member_specs(

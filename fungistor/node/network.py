@@ -23,6 +23,7 @@ from fungistor.errors import FungiStorError, InvalidError, NotEnoughShardsError,
 from fungistor.ids import MemberId, MemberNumber, ObjectId, TenantNumber
 from fungistor.keys.ring import NodeKeys, object_id
 from fungistor.keys.table import KeyTable
+from fungistor.node.config import load_config
 from fungistor.node.home import Home
 from fungistor.node.members import member_specs, placement_tables, pool_members
 from fungistor.node.pool_file import PoolMember
@@ -132,7 +133,7 @@ class Network:
         """Take up what has changed in the pool file and the layouts; connections that stay right are kept."""
         parts = self._parts
         self.catalog.catch_up()
-        self._members = pool_members(parts.home)
+        self._members = pool_members(parts.home, load_config(parts.home))
         specs, self._numbers = member_specs(self._members, self.catalog.layout(), parts.keys)
         parts.pool.replace(specs, placement_tables(self.catalog.layouts()))
 

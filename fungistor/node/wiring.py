@@ -15,6 +15,7 @@ from fungistor.ids import StripeId
 from fungistor.keys.files import load_node_keys
 from fungistor.keys.table import KeyTable
 from fungistor.node.allocator import keep_freed_memory
+from fungistor.node.config import load_config
 from fungistor.node.home import Home
 from fungistor.node.members import last_states, member_specs, placement_tables, pool_members
 from fungistor.node.network import Network, OfflineNetwork, Parts
@@ -50,10 +51,11 @@ def open_network(home: Home | str) -> Network:
     os.makedirs(home.index, mode=0o700, exist_ok=True)
     index = BlockIndex(home.block_index)
     catalog.catch_up()
-    members = pool_members(home)
+    config = load_config(home)
+    members = pool_members(home, config)
     newest = catalog.layout()
     specs, numbers = member_specs(members, newest, keys)
-    pool = Pool(specs, placement_tables(catalog.layouts()))
+    pool = Pool(specs, placement_tables(catalog.layouts()), here=config.here)
     if hints := last_states(home, numbers):
         pool.hint_states(hints)
     corrupt_seen = _corrupt_reporter(pool)
