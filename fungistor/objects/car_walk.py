@@ -202,7 +202,8 @@ def survey(index: CarIndex, walker: Walker, root: CID) -> Survey:
                 found.root_missing = found.root_missing or cid == root
                 if len(found.missing_named) < MISSING_NAMED_MAX:
                     found.missing_named.append(cid)
-    found.content = sizes.of_root(root)
+    if not found.root_missing:
+        found.content = sizes.of_root(root)
     return found
 
 

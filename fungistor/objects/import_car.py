@@ -243,9 +243,10 @@ class _Scan:
         kind = os.fstat(fd).st_mode
         if stat.S_ISREG(kind):
             return fd
+        if stat.S_ISDIR(kind):
+            os.close(fd)
+            raise InvalidError(f"{label}: is a folder, not a CAR file", hint="`fungistor publish` takes folders")
         with os.fdopen(fd, "rb") as file:
-            if stat.S_ISDIR(kind):
-                raise InvalidError(f"{label}: is a folder, not a CAR file", hint="`fungistor publish` takes folders")
             return _copied(file, aside)
 
 
