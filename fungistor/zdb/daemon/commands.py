@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from fungistor.coding.proof import PROOF_VERSION, check_question
+from fungistor.coding.proof import prove as make_proof
+from fungistor.errors import InvalidError
 from fungistor.zdb.daemon.info import info_text
 from fungistor.zdb.daemon.namespace import DamagedError, Namespace, Put
 from fungistor.zdb.daemon.scanning import cursor_of
@@ -260,6 +263,28 @@ def getrange(session: Session, args: list[Argument]) -> Reply:
         return INTERNAL
 
 
+def prove(session: Session, args: list[Argument]) -> Reply:
+    """`PROVE key nonce count`, ours: leaves of a shard, chosen by the nonce; see docs/formats/proof.md."""
+    _arity(args, 4)
+    count = plain(args[3][:8])
+    if not count.isdigit():
+        raise ReplyError("Invalid argument, count is a number")
+    nonce = plain(args[2])
+    try:
+        check_question(nonce, int(count))
+        namespace, key, entry = _lookup(session, args, 4)
+        if entry is None:
+            return NIL
+        proof = make_proof(namespace.read(key, entry), nonce, int(count))
+    except InvalidError as refused:
+        raise ReplyError(f"Invalid argument, {refused.message}") from refused
+    except DamagedError:
+        return INTERNAL
+    head = b"*%d\r\n" % (4 + len(proof.leaves))
+    items = [integer(PROOF_VERSION), integer(proof.payload_bytes), bulk(proof.tag), bulk(proof.others)]
+    return [head, *items, *map(bulk, proof.leaves)]
+
+
 def _signed(argument: Argument) -> int:
     text = plain(argument[:24])
     digits = text[1:] if text[:1] == b"-" else text
@@ -309,6 +334,7 @@ KEY_COMMANDS: Final[dict[bytes, Handler]] = {
     b"GET": get,
     b"MGET": mget,
     b"GETRANGE": getrange,
+    b"PROVE": prove,
     b"EXISTS": exists,
     b"CHECK": check,
     b"LENGTH": length,
