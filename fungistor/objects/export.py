@@ -7,6 +7,7 @@ nothing is ever created below a symbolic link, so that no name in a DAG leaves O
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import secrets
@@ -23,6 +24,9 @@ from fungistor.objects.scan import DEPTH_MAX, shown
 
 HINT_ENTRIES = 256
 """How many entries of a folder are told to the source at once."""
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 _ZEROS = bytes(2 * MIB)
 
@@ -136,10 +140,12 @@ def _restore(info: NodeInfo, path: bytes) -> None:
 
 
 def _put_in_place(aside: bytes, target: bytes) -> None:
-    """Rename `aside` to `target`. What is there goes aside first if a plain rename cannot replace it."""
+    """Rename `aside` to `target`, in one step where the system can exchange two names."""
     if not os.path.lexists(target) or not (_is_folder(target) or _is_folder(aside)):
         os.replace(aside, target)
         return
+    if _exchange(aside, target):
+        return  # what was there is removed with `aside`
     old = aside + b".old"
     os.rename(target, old)
     try:
@@ -148,6 +154,15 @@ def _put_in_place(aside: bytes, target: bytes) -> None:
         os.rename(old, target)
         raise
     _remove(old)
+
+
+def _exchange(one: bytes, other: bytes) -> bool:
+    """Give two names to each other's files at once; False where system or file system cannot (renameat2(2))."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) == 0)
 
 
 def _is_folder(path: bytes) -> bool:

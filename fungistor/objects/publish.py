@@ -95,14 +95,17 @@ class Publisher:
     ) -> Iterator[PublishOutcome | PublishFailure]:
         """Publish each path as an object, or all as one with `wrap`; yield one result each, as it is acknowledged."""
         profile = check_options(options, paths)
+        unavailable: UnavailableError | None = None
         for group, label in _objects(paths, options):
             try:
+                # What is missing for one path is missing for the next: nobody should wait for each.
+                if unavailable is not None:
+                    raise unavailable
                 yield _Publish(self._ports, _Reading(profile, options, group, label, self._ports.stdin, progress)).run()
             except FungiStorError as error:
                 yield PublishFailure(label, error)
                 if isinstance(error, UnavailableError):
-                    # What is missing for one path is missing for the next: nobody should wait for each.
-                    return
+                    unavailable = error
 
 
 class _Reading:

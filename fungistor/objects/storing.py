@@ -127,10 +127,12 @@ class Storing:
         identity = object_id(ports.keys.network_key, TENANT, facts.root.codec, facts.root.multihash)
         current = ports.current(identity)
         key = self._object_key(identity)
-        name = facts.name
-        if facts.keep_name and current is not None:
-            name = open_name(key, current.sealed_name).name
-        sealed_name = seal_name(key, ObjectName(facts.root, name))
+        named = open_name(key, current.sealed_name) if current is not None else None
+        name = named.name if facts.keep_name and named is not None else facts.name
+        if current is not None and named == ObjectName(facts.root, name):
+            sealed_name = current.sealed_name  # sealed anew it would be another record, and so a revision of no effect
+        else:
+            sealed_name = seal_name(key, ObjectName(facts.root, name))
         mended = self._mend(current)
         if current is not None and mended is not None:
             record = replace(current, sealed_name=sealed_name, policy=facts.policy)
