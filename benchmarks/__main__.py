@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from benchmarks.memory import Memory
 from benchmarks.objects import Objects, SameProfile
 from benchmarks.processes import BenchmarkError
 from benchmarks.record import Record
-from benchmarks.report import as_json, markdown
+from benchmarks.report import as_json, json_text, markdown
 from benchmarks.setting import PEERS, Benchmark, Setting, find_peers
 from benchmarks.small import Small, Up
 from benchmarks.trees import Trees
@@ -49,7 +48,7 @@ def main(words: Sequence[str]) -> int:
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(text)
     beside = options.report.with_suffix(".json")
-    beside.write_text(json.dumps(as_json(record, verdicts, about, missing), indent=1) + "\n")
+    beside.write_text(json_text(as_json(record, verdicts, about, missing)))
     print(text)
     _say(f"written: {options.report}, {beside}")
     return 1 if failed else 0

@@ -18,6 +18,10 @@ ZSTOR = "zstor"
 MACHINE = "machine"
 
 
+DIGITS = 6
+"""After the point: microseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """Names one series."""
@@ -56,6 +60,7 @@ class Record:
         lines: list[dict[str, object]] = []
         for key, values in self.values.items():
             found = Series(tuple(values))
-            summary = {"median": found.median, "low": found.low, "high": found.high, "values": values}
-            lines.append({**asdict(key), "unit": self.units[key], **summary})
+            rounded = [round(value, DIGITS) for value in values]
+            summary = {"median": round(found.median, DIGITS), "low": min(rounded), "high": max(rounded)}
+            lines.append({**asdict(key), "unit": self.units[key], **summary, "values": rounded})
         return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -58,6 +59,18 @@ def as_json(
         "notes": record.notes,
         "series": record.as_json(),
     }
+
+
+def json_text(content: Mapping[str, object]) -> str:
+    """Write JSON with a line for each item of a list, so that a later run's differences can be read."""
+    parts = []
+    for name, value in content.items():
+        if isinstance(value, list) and value:
+            lines = ",\n".join(f"  {json.dumps(item)}" for item in value)
+            parts.append(f" {json.dumps(name)}: [\n{lines}\n ]")
+        else:
+            parts.append(f" {json.dumps(name)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _section(record: Record, benchmark: str) -> str:

@@ -38,7 +38,8 @@ def load(arguments: argparse.Namespace, output: Output) -> int:
     ):
         for root in network.car_import(arguments.files, arguments.partial, progress):
             if root.left_out and not said:
-                output.note(f"{root.left_out} blocks are left out: no root leads to them")
+                which = "1 block is" if root.left_out == 1 else f"{root.left_out} blocks are"
+                output.note(f"{which} left out: no root leads there")
                 said = True
             if output.as_json:
                 output.json_line(root.to_json())

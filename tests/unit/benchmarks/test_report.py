@@ -22,7 +22,7 @@ from benchmarks.figures import (
     value_text,
 )
 from benchmarks.record import DURABLE, KUBO, MACHINE, OURS, ZSTOR, Key, Record
-from benchmarks.report import as_json, markdown, table
+from benchmarks.report import as_json, json_text, markdown, table
 
 
 def filled(*entries: tuple[str, str, str, list[float]]) -> Record:
@@ -150,7 +150,7 @@ def test_the_page_says_what_is_missing_and_how_many_times_better_ours_is() -> No
     assert "`zstor` was not found on PATH" in page
     assert "**Not quiet.**" in page
     assert page.count("Said once.") == 1
-    again = json.loads(json.dumps(as_json(record, verdicts, {"cpu": "two"}, ["zstor"])))
+    again = json.loads(json_text(as_json(record, verdicts, {"cpu": "two"}, ["zstor"])))
     assert again["missing_peers"] == ["zstor"]
     assert {line["contender"]: line["median"] for line in again["series"] if line["benchmark"] == "warm"} == {
         OURS: 300,
