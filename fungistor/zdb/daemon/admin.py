@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from fungistor.errors import FailedError
+from fungistor.errors import ConflictError, FailedError
 from fungistor.zdb.daemon.commands import Handler
+from fungistor.zdb.daemon.compaction import DEAD_PERCENT, Outcome, check_allowed
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
 from fungistor.zdb.daemon.info import nsinfo_text
 from fungistor.zdb.daemon.namespace import Namespace
-from fungistor.zdb.daemon.session import Reply, Session, parse_number, plain, same_secret
+from fungistor.zdb.daemon.session import Later, Reply, Session, parse_number, plain, same_secret
 from fungistor.zdb.daemon.store import DEFAULT
-from fungistor.zdb.daemon.wire import OK, Argument, ReplyError, array, bulk
+from fungistor.zdb.daemon.wire import OK, Argument, ReplyError, array, bulk, integer
+from fungistor.zdb.daemon.wire import error as error_reply
 
 _NAME_BYTES_MAX: Final = 128
 _PROPERTY_BYTES_MAX: Final = 256
@@ -88,7 +91,7 @@ def nsset(session: Session, args: list[Argument]) -> Reply:
         return OK
     if key == b"mode":
         return _mode(session, namespace, value)
-    if key not in (b"password", b"public", b"maxsize", b"worm"):
+    if key not in (b"password", b"public", b"maxsize", b"worm", b"history"):
         raise ReplyError("Invalid property")
     if name == DEFAULT:
         raise ReplyError("Cannot update default namespace")
@@ -99,6 +102,8 @@ def nsset(session: Session, args: list[Argument]) -> Reply:
         descriptor = replace(descriptor, public=value[:1] == b"1")
     elif key == b"worm":
         descriptor = replace(descriptor, worm=value[:1] == b"1")
+    elif key == b"history":
+        descriptor = replace(descriptor, history=value[:1] == b"1")
     else:
         descriptor = replace(descriptor, maxsize=parse_number(value) & _UINT64)
     try:
@@ -149,6 +154,35 @@ def flush(session: Session, _args: list[Argument]) -> Reply:
         raise ReplyError("Could not flush namespace") from error
     session.wrote = True
     return OK
+
+
+def compact(session: Session, args: list[Argument]) -> Reply:
+    """`COMPACT [percent [FORCE]]`, ours: drop old files with that share of dead bytes; [dropped, freed, copied]."""
+    if len(args) > 3:
+        raise ReplyError("Unexpected arguments")
+    text = plain(args[1][:8]) if len(args) > 1 else b"%d" % DEAD_PERCENT
+    if not text.isdigit() or int(text) > 100:
+        raise ReplyError("Invalid argument, percent is 0 to 100")
+    force = len(args) == 3
+    if force and plain(args[2]).upper() != b"FORCE":
+        raise ReplyError("Invalid argument, the only extra word is FORCE")
+    namespace, context = session.namespace, session.context
+    try:
+        check_allowed(namespace, hooked=context.hooked, force=force)
+    except ConflictError as error:
+        raise ReplyError(f"Cannot compact, {error.message} ({error.hint})") from error
+
+    def begin(reply: Callable[[bytes], None]) -> None:
+        def done(outcome: Outcome | str) -> None:
+            if isinstance(outcome, str):
+                reply(error_reply(f"Cannot compact, {outcome}"))
+            else:
+                reply(array([integer(outcome.dropped), integer(outcome.freed), integer(outcome.copied)]))
+
+        if not context.start_compaction(namespace, int(text), done):
+            reply(error_reply("Cannot compact, a pass runs already"))
+
+    return Later(begin)
 
 
 def select(session: Session, args: list[Argument]) -> Reply:
@@ -204,4 +238,5 @@ ADMIN_COMMANDS: Final[dict[bytes, Handler]] = {
     b"NSSET": nsset,
     b"NSJUMP": nsjump,
     b"RELOAD": reload,
+    b"COMPACT": compact,
 }

@@ -237,13 +237,26 @@ def _values(namespace: Namespace, found: list[tuple[bytes, tuple[int, ...] | Non
         try:
             value = namespace.read(key, entry)
         except DamagedError:
-            yield INTERNAL
+            yield _moved(namespace, key, entry)
             continue
         reply = _value(value)
         if isinstance(reply, bytes):
             yield reply
         elif isinstance(reply, list):
             yield from reply
+
+
+def _moved(namespace: Namespace, key: bytes, entry: tuple[int, ...]) -> bytes:
+    """Answer for a value that was copied forward, or replaced, while a long reply was sent."""
+    now = namespace.entry(key)
+    if now is None:
+        return NIL
+    if now == entry:
+        return INTERNAL
+    try:
+        return bulk(namespace.read(key, now))
+    except DamagedError:
+        return INTERNAL
 
 
 def getrange(session: Session, args: list[Argument]) -> Reply:

@@ -113,6 +113,12 @@ class OpenFiles:
             os.close(self._fds.popitem(last=False)[1])
         return fd
 
+    def drop(self, path: str) -> None:
+        """Close one file that goes away."""
+        fd = self._fds.pop(path, None)
+        if fd is not None:
+            os.close(fd)
+
     def forget(self, prefix: str) -> None:
         """Close the files of a directory that goes away."""
         for path in [path for path in self._fds if path.startswith(prefix)]:

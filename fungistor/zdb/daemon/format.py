@@ -171,16 +171,21 @@ class Descriptor:
     maxsize: int = 0
     public: bool = True
     worm: bool = False
+    history: bool = False
+    """Ours: old versions are wanted, so that compaction leaves them alone."""
 
 
 _FLAG_PUBLIC: Final = 1
 _FLAG_WORM: Final = 2
 _FLAG_EXTENDED: Final = 4
+_FLAG_HISTORY: Final = 8
+"""The original ignores it, and forgets it when it writes the descriptor."""
 
 
 def encode_descriptor(descriptor: Descriptor) -> bytes:
     """Return the descriptor's bytes. The original keeps the password in clear, so the file does."""
     flags = _FLAG_EXTENDED | (_FLAG_PUBLIC if descriptor.public else 0) | (_FLAG_WORM if descriptor.worm else 0)
+    flags |= _FLAG_HISTORY if descriptor.history else 0
     fixed = _DESCRIPTOR.pack(1, len(descriptor.name), len(descriptor.password), descriptor.maxsize, flags)
     return fixed + descriptor.name + descriptor.password
 
@@ -200,7 +205,9 @@ def decode_descriptor(data: bytes) -> Descriptor:
         raise CorruptError(f"descriptor of version {version} has {len(data)} of {end} bytes")
     name = data[_DESCRIPTOR.size : _DESCRIPTOR.size + name_bytes]
     password = data[_DESCRIPTOR.size + name_bytes : end]
-    return Descriptor(name, password, maxsize, bool(flags & _FLAG_PUBLIC), bool(flags & _FLAG_WORM))
+    return Descriptor(
+        name, password, maxsize, bool(flags & _FLAG_PUBLIC), bool(flags & _FLAG_WORM), bool(flags & _FLAG_HISTORY)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -370,6 +370,21 @@ class Namespace:
                 except ReplyError as error:
                     answers[position] = error
 
+    def carry(self, key: bytes, entry: tuple[int, ...], value: bytes) -> None:
+        """Write a live value again, at the end, with its time: what was before it is no history any more.
+
+        Raises:
+            WriteError: the disk refused; the key is as it was.
+            ReplyError: writes are refused.
+        """
+        if not self._has_room(len(value), 0, len(key)):
+            self.rotate()
+        write = Write(key, value, entry[3], entry[4])
+        if self.slots is None:
+            self._commit([write], [entry])
+        else:
+            self._update_id(write, entry, self.slots)
+
     def delete(self, key: bytes, entry: tuple[int, ...], timestamp: int) -> None:
         """Delete a live key.
 

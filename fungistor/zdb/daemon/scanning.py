@@ -47,6 +47,8 @@ def scan(namespace: Namespace, cursor: bytes | None) -> tuple[bytes, Found]:
     if cursor is None:
         return _collect(namespace, records(namespace, 0, INDEX_HEADER.size))
     file_id, record = _at_cursor(namespace, cursor)
+    if record is None:
+        return _collect(namespace, records(namespace, file_id + 1, INDEX_HEADER.size))
     return _collect(namespace, records(namespace, file_id, record.end))
 
 
@@ -59,6 +61,8 @@ def rscan(namespace: Namespace, cursor: bytes | None) -> tuple[bytes, Found]:
     if cursor is None:
         return _collect(namespace, _backwards(namespace, namespace.segments.ends.file_id, None))
     file_id, record = _at_cursor(namespace, cursor)
+    if record is None:
+        return _collect(namespace, _backwards(namespace, file_id - 1, None))
     return _collect(namespace, _backwards(namespace, file_id, record.offset))
 
 
@@ -154,14 +158,16 @@ def _pread(namespace: Namespace, file_id: int, count: int, offset: int) -> bytes
         raise ReplyError("Internal Error") from error
 
 
-def _at_cursor(namespace: Namespace, cursor: bytes) -> tuple[int, IndexRecord]:
-    """Return the file and record that a cursor names."""
+def _at_cursor(namespace: Namespace, cursor: bytes) -> tuple[int, IndexRecord | None]:
+    """Return the file and record that a cursor names; None for one that compaction dropped since."""
     if len(cursor) != CURSOR.size:
         raise ReplyError("Invalid key format")
     key_bytes, file_id, length, offset, crc = CURSOR.unpack(cursor)
     if not key_bytes or file_id > namespace.segments.ends.file_id or offset < INDEX_HEADER.size:
         raise ReplyError("Invalid key format")
     record = parse_index_record(_pread(namespace, file_id, INDEX_RECORD.size + key_bytes, offset), 0, offset)
+    if record is None and namespace.slots is None and _dropped(namespace, file_id, offset):
+        return file_id, None
     # An id's slot is rewritten in place by an update: the place still holds, what it names is newer.
     same = namespace.slots is not None or (record is not None and (record.payload_bytes, record.crc) == (length, crc))
     if record is None or len(record.key) != key_bytes or not same:

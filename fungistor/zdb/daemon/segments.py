@@ -189,6 +189,30 @@ class Segments:
             raise WriteError("index", error) from error
         self.ends = Ends(ends.file_id, ends.data_end + len(record), ends.data_end, ends.index_end, ends.index_last)
 
+    def append_bare_tombstone(self, key: bytes, timestamp: int) -> None:
+        """Append a deletion that the index knows already.
+
+        Raises:
+            WriteError: the disk refused; nothing of it is left.
+        """
+        if self._torn:
+            self._cut_back()
+        ends = self.ends
+        self._dirty = True
+        record = DATA_RECORD.pack(len(key), 0, ends.data_last, 0, DELETED, timestamp) + key
+        try:
+            write_all(self._data_fd, [record], ends.data_end)
+        except OSError as error:
+            self._undo()
+            raise WriteError("data", error) from error
+        self.ends = replace(ends, data_end=ends.data_end + len(record), data_last=ends.data_end)
+
+    def forget(self, file_id: int) -> None:
+        """Close an older pair that goes away."""
+        self._open_files.drop(f"{self.index_path}/i{file_id}")
+        self._open_files.drop(f"{self.data_path}/d{file_id}")
+        self.patched.discard(file_id)
+
     def mark_deleted(self, index_file: int, index_offset: int) -> None:
         """Set the flag of an index record in place.
 

@@ -17,6 +17,7 @@ import uvloop
 
 from fungistor.errors import FailedError
 from fungistor.zdb.daemon.barrier import Barrier
+from fungistor.zdb.daemon.compactor import Compactor
 from fungistor.zdb.daemon.config import DaemonConfig
 from fungistor.zdb.daemon.connection import STALL_S, Connection, Hub
 from fungistor.zdb.daemon.files import replace_file
@@ -77,6 +78,8 @@ async def _serve(config: DaemonConfig, store: Store, ready: Callable[[str], None
     )
     barrier = Barrier(store, loop, skip=config.no_sync)
     hub = Hub(context, barrier, loop, sync=config.sync and not config.no_sync)
+    compactor = Compactor(store, barrier, loop)
+    context.start_compaction = compactor.start
     servers, address = await _listen(config, hub, loop)
     housekeeping = loop.create_task(_tick(hub))
     try:
@@ -89,6 +92,7 @@ async def _serve(config: DaemonConfig, store: Store, ready: Callable[[str], None
         housekeeping.cancel()
         for server in servers:
             server.close()
+        await compactor.stop()
         await _drain(hub)
         with contextlib.suppress(asyncio.CancelledError):
             await housekeeping

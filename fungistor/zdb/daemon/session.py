@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from fungistor.zdb.daemon.compaction import Outcome
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.store import DEFAULT, Store
 from fungistor.zdb.daemon.wire import Argument, ReplyError
@@ -45,6 +46,10 @@ class Context:
     """Whether STOP and KSCAN are served."""
     mixed: bool = True
     """Whether each namespace has a mode of its own."""
+    hooked: bool = False
+    """Whether a hook is told of files, and may keep them elsewhere."""
+    start_compaction: Callable[[Namespace, int, Callable[[Outcome | str], None]], bool] = lambda *_: False
+    """Begins a pass over a namespace unless one runs there."""
     stop: Callable[[], None] = lambda: None
     """Ends the daemon as SIGTERM does."""
     started: float = field(default_factory=time.time)

@@ -58,14 +58,14 @@ class Store:
         self.report: list[str] = []
         self.namespaces: dict[bytes, Namespace] = {}
         self._datasize = datasize
-        self._durable = durable
+        self.durable = durable
         self._mode = mode
         self._open_files = OpenFiles()
         self._locks: list[int] = []
         try:
             for root in (index_root, data_root):
                 self._make_folder(root)
-                self._locks.append(_lock(root))
+                self._locks.append(lock_folder(root))
             self._open_all()
         except OSError as error:
             self._abandon()
@@ -92,8 +92,8 @@ class Store:
             descriptor = Descriptor(name)
             os.close(create_file(f"{data_path}/d0", data_header(0)))
             os.close(create_file(f"{index_path}/i0", index_header(0, mode)))
-            replace_file(f"{index_path}/{DESCRIPTOR_NAME}", encode_descriptor(descriptor), sync=self._durable)
-            if self._durable:
+            replace_file(f"{index_path}/{DESCRIPTOR_NAME}", encode_descriptor(descriptor), sync=self.durable)
+            if self.durable:
                 sync_directory(self.index_root)
                 sync_directory(self.data_root)
             ends = Ends(0, len(data_header(0)), 0, len(index_header(0)), 0)
@@ -127,7 +127,7 @@ class Store:
             OSError: the disk refused; the old properties stand.
         """
         path = f"{namespace.segments.index_path}/{DESCRIPTOR_NAME}"
-        replace_file(path, encode_descriptor(descriptor), sync=self._durable)
+        replace_file(path, encode_descriptor(descriptor), sync=self.durable)
         namespace.descriptor = descriptor
         self._rewrite_checkpoint(namespace)
 
@@ -138,7 +138,7 @@ class Store:
             if not namespace.broken and not namespace.unflagged:
                 # Without a checkpoint the next start walks the data: slower, as right.
                 with contextlib.suppress(OSError):
-                    if self._durable:
+                    if self.durable:
                         segments.sync_index()
                     self._save_checkpoint(namespace)
             segments.close()
@@ -159,9 +159,9 @@ class Store:
 
     def _save_checkpoint(self, namespace: Namespace) -> None:
         segments = namespace.segments
-        durable = segments.ends.file_id if self._durable else namespace.checkpoint.durable
+        durable = segments.ends.file_id if self.durable else namespace.checkpoint.durable
         descriptor = encode_descriptor(namespace.descriptor)
-        namespace.checkpoint = save_checkpoint(segments, descriptor, durable=durable, sync=self._durable)
+        namespace.checkpoint = save_checkpoint(segments, descriptor, durable=durable, sync=self.durable)
 
     def _abandon(self) -> None:
         self._open_files.close()
@@ -220,7 +220,7 @@ class Store:
         segments = namespace.segments
         unsynced = segments.take_unsynced()
         try:
-            if self._durable:
+            if self.durable:
                 for fd in unsynced.fds:
                     os.fdatasync(fd)
         finally:
@@ -247,7 +247,7 @@ class Store:
         """
         old = namespace.segments
         mark = f"{old.index_path}/{_FLUSH_NAME}"
-        replace_file(mark, b"", sync=self._durable)
+        replace_file(mark, b"", sync=self.durable)
         namespace.broken = "it is being emptied"
         old.close()
         self._finish_flush(old.index_path, old.data_path)
@@ -274,7 +274,7 @@ class Store:
                     os.unlink(path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{index_path}/{CHECKPOINT_NAME}")
-        if self._durable:
+        if self.durable:
             sync_directory(data_path)
             sync_directory(index_path)
         os.unlink(mark)
@@ -283,14 +283,14 @@ class Store:
         """Make a folder unless it is there; a barrier cannot hold what is in it where its own name may be lost."""
         if not os.path.isdir(path):
             os.makedirs(path, mode=0o700, exist_ok=True)
-            if self._durable:
+            if self.durable:
                 sync_directory(os.path.dirname(os.path.abspath(path)))
 
     def _make_durable(self, namespace: Namespace, *, changed: bool) -> None:
         """Flush what is there: a SET of a value that a crashed run left unflushed writes nothing, and yet a barrier
         must cover it."""
         segments = namespace.segments
-        if self._durable:
+        if self.durable:
             for file_id in range(segments.ends.file_id + 1):
                 with contextlib.suppress(FileNotFoundError):
                     os.fdatasync(segments.data_fd(file_id))
@@ -318,7 +318,7 @@ class Store:
                 report.append(str(error))
         descriptor = self._lost_descriptor(name, data, checkpoint, report, empty=empty)
         with contextlib.suppress(OSError):
-            replace_file(path, encode_descriptor(descriptor), sync=self._durable)
+            replace_file(path, encode_descriptor(descriptor), sync=self.durable)
         return descriptor
 
     def _lost_descriptor(
@@ -337,7 +337,12 @@ class Store:
         return Descriptor(name, secrets.token_hex(16).encode(), public=False)
 
 
-def _lock(root: str) -> int:
+def lock_folder(root: str) -> int:
+    """Lock a folder for this process and return the lock, to be closed.
+
+    Raises:
+        ConflictError: another process has it.
+    """
     path = f"{root}/{_LOCK_NAME}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
     try:
