@@ -21,6 +21,7 @@ from fungistor.coding.manifest import (
     PageRef,
     RootRef,
     Slot,
+    Stored,
     find_node,
     find_slot,
 )
@@ -160,6 +161,15 @@ class ManifestReader(StripeListReader):
             for position, (cid, entry) in enumerate(zip(self._links(node), node.entries, strict=False)):
                 if type(entry) is not Absent:
                     yield cid, node.number, position
+
+    def stored(self) -> Iterator[tuple[bytes, Stored]]:
+        """Multihash and entry of every link to a block that lies in a stripe."""
+        if isinstance(self.root_entry, Stored):
+            yield self.root.multihash, self.root_entry
+        for node in self._nodes():
+            for cid, entry in zip(self._links(node), node.entries, strict=False):
+                if isinstance(entry, Stored):
+                    yield cid.multihash, entry
 
     def _nodes(self) -> Iterator[MapNode]:
         if not isinstance(self.root_entry, Inner):

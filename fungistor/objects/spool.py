@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from fungistor.coding.manifest import Stored
 
 KEYS_A_STATEMENT = 512
 
@@ -21,6 +24,39 @@ CREATE TABLE nodes(mh BLOB PRIMARY KEY, codec INTEGER, data BLOB, number INTEGER
 CREATE TABLE small(mh BLOB PRIMARY KEY, data BLOB) WITHOUT ROWID;
 CREATE TABLE slots(slot INTEGER PRIMARY KEY, packed BLOB);
 """
+
+
+_ENTRIES_SCHEMA = """CREATE TABLE entries
+    (mh BLOB PRIMARY KEY, object BLOB, slot INTEGER, number INTEGER, plain INTEGER, compression INTEGER, key BLOB)
+    WITHOUT ROWID"""
+
+
+class EntryTable:
+    """Entries of whole block maps, in a file without a name: what is shared with a large object is found here, since
+    page after page of its map, in the order of our blocks, would be opened again and again. Not thread-safe."""
+
+    def __init__(self) -> None:
+        # An empty path is SQLite's private temporary file: it holds keys, is the owner's alone and never has a name.
+        self._db = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        for pragma in ("journal_mode=OFF", "cache_size=-8192"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.execute(_ENTRIES_SCHEMA)
+        weakref.finalize(self, self._db.close)
+
+    def add(self, object_id: bytes, entries: Iterable[tuple[bytes, Stored]]) -> None:
+        """Learn an object's stored blocks; of a block learned twice the first counts."""
+        rows = ((mh, object_id, e.slot, e.number, e.plain_bytes, int(e.compression), e.key) for mh, e in entries)
+        self._db.execute("BEGIN")
+        try:
+            self._db.executemany("INSERT OR IGNORE INTO entries VALUES (?,?,?,?,?,?,?)", rows)
+        finally:
+            # Each entry is right by itself, whatever ended the map early.
+            self._db.execute("COMMIT")
+
+    def find(self, multihashes: Sequence[bytes]) -> dict[bytes, tuple[bytes, Stored]]:
+        """Object id and entry of those of some blocks that were learned."""
+        rows = _among(self._db, "SELECT mh, object, slot, number, plain, compression, key FROM entries", multihashes)
+        return {row[0]: (row[1], Stored(*row[2:])) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +95,9 @@ class Spool:
         """Return those not yet stored nor being stored by another thread; the caller now has to store them."""
         with self._lock:
             mine = set(multihashes) - self._in_flight
-            mine.difference_update([row[0] for row in self._among("SELECT mh FROM blocks", sorted(mine))])
+            mine.difference_update([row[0] for row in _among(self._db, "SELECT mh FROM blocks", sorted(mine))])
             self._in_flight |= mine
         return mine
-
-    def _among(self, select: str, multihashes: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
-        """Rows of some blocks, by statements of a bounded number of them."""
-        for first in range(0, len(multihashes), KEYS_A_STATEMENT):
-            some = multihashes[first : first + KEYS_A_STATEMENT]
-            yield from self._db.execute(f"{select} WHERE mh IN ({','.join('?' * len(some))})", some)
 
     def store(self, blocks: Iterable[tuple[bytes, StoredBlock]]) -> None:
         """Record claimed blocks as stored."""
@@ -87,13 +117,13 @@ class Spool:
     def blocks(self, multihashes: Sequence[bytes]) -> dict[bytes, StoredBlock]:
         """Where those of some blocks lie that were stored."""
         with self._lock:
-            rows = self._among("SELECT mh, slot, number, plain, compression, key FROM blocks", multihashes)
+            rows = _among(self._db, "SELECT mh, slot, number, plain, compression, key FROM blocks", multihashes)
             return {row[0]: StoredBlock(*row[1:]) for row in rows}
 
     def node_numbers(self, multihashes: Sequence[bytes]) -> dict[bytes, int]:
         """The numbers of those of some blocks that are inner nodes and have one."""
         with self._lock:
-            rows = self._among("SELECT mh, number FROM nodes", multihashes)
+            rows = _among(self._db, "SELECT mh, number FROM nodes", multihashes)
             return {mh: number for mh, number in rows if number is not None}
 
     def blocks_count(self) -> int:
@@ -167,3 +197,10 @@ class Spool:
                 return
             yield row
             last = row[0]
+
+
+def _among(db: sqlite3.Connection, select: str, multihashes: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+    """Rows of some blocks, by statements of a bounded number of them."""
+    for first in range(0, len(multihashes), KEYS_A_STATEMENT):
+        some = multihashes[first : first + KEYS_A_STATEMENT]
+        yield from db.execute(f"{select} WHERE mh IN ({','.join('?' * len(some))})", some)

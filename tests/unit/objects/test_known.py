@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,10 @@ from fungistor.coding.manifest import ListSlot
 from fungistor.coding.shard import shard_key
 from fungistor.errors import UnavailableError
 from fungistor.ids import MemberNumber
-from fungistor.objects.known import runs_of
+from fungistor.objects import known
+from fungistor.objects.known import KnownBlocks, runs_of
 from fungistor.objects.results import PublishFailure, PublishOptions
+from fungistor.objects.spool import StoredBlock
 from fungistor.testing.memory_network import MemoryNetwork
 from tests.unit.objects.trees import contents, noise, write
 
@@ -190,3 +193,31 @@ def test_members_that_die_before_the_flush_fail_the_publish(network: MemoryNetwo
     assert result.error.exit_code == 3
     assert network.catalog.revision == revision
     assert contents(Path(network.journal)) == {}
+
+
+def test_an_object_that_shares_much_has_its_map_read_once(
+    network: MemoryNetwork, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past some hits all further blocks come from the map as a whole: nothing is stored twice."""
+    monkeypatch.setattr(known, "ABSORB_HITS_MIN", 600)
+    asked = 0
+    first_of = KnownBlocks._first
+
+    def counted(self: KnownBlocks, *words: Any) -> StoredBlock | None:
+        nonlocal asked
+        asked += 1
+        return first_of(self, *words)
+
+    monkeypatch.setattr(KnownBlocks, "_first", counted)
+    for number in range(3000):
+        write(tree, f"d{number % 3}/f{number}", noise(number, 40))
+    write(tree, "large", noise(1, 300_000))
+    network.publish(str(tree))
+    assert asked == 0
+    write(tree, "z", b"new")
+    second = network.publish(str(tree))
+    assert 600 <= asked < 2000
+    assert second.new < 500_000
+    network.forget()
+    assert b"".join(network.read(second.cid, "d1", "f2998")) == noise(2998, 40)
+    assert b"".join(network.read(second.cid, "large")) == noise(1, 300_000)
