@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -46,6 +47,8 @@ def nsnew(session: Session, args: list[Argument]) -> Reply:
         store.create(name)
     except OSError as error:
         raise ReplyError("Could not create namespace") from error
+    session.context.greet(store.namespaces[name])
+    session.context.hooks.tell("namespace-created", os.fsdecode(name))
     return OK
 
 
@@ -59,6 +62,7 @@ def nsdel(session: Session, args: list[Argument]) -> Reply:
     if namespace is session.namespace:
         raise ReplyError("Cannot remove namespace you're currently using.")
     session.context.store.remove(namespace)
+    session.context.hooks.tell("namespace-deleted", os.fsdecode(name))
     return OK
 
 
@@ -79,6 +83,12 @@ def _existing(session: Session, name: bytes) -> Namespace:
 
 
 def nsset(session: Session, args: list[Argument]) -> Reply:
+    reply = _set_property(session, args)
+    session.context.hooks.tell("namespace-updated", os.fsdecode(_name(args, 4)))
+    return reply
+
+
+def _set_property(session: Session, args: list[Argument]) -> Reply:
     name = _name(args, 4)
     namespace = _existing(session, name)
     key, value = plain(args[2]), plain(args[3])
@@ -140,6 +150,7 @@ def reload(session: Session, args: list[Argument]) -> Reply:
     except (OSError, FailedError) as error:
         namespace.broken = f"reload failed: {error}"
         raise ReplyError("Could not reload namespace") from error
+    session.context.hooks.tell("namespace-reloaded", os.fsdecode(namespace.name))
     return OK
 
 
@@ -183,6 +194,17 @@ def compact(session: Session, args: list[Argument]) -> Reply:
             reply(error_reply("Cannot compact, a pass runs already"))
 
     return Later(begin)
+
+
+def hooks(session: Session, _args: list[Argument]) -> Reply:
+    """A row a run: event, arguments, pid, started, finished, exit code."""
+    return array([
+        array([
+            bulk(run.event.encode()), array([bulk(os.fsencode(word)) for word in run.arguments]), integer(run.pid),
+            integer(run.started), integer(run.finished), integer(run.code),
+        ])
+        for run in session.context.hooks.runs
+    ])  # fmt: skip
 
 
 def select(session: Session, args: list[Argument]) -> Reply:
@@ -239,4 +261,5 @@ ADMIN_COMMANDS: Final[dict[bytes, Handler]] = {
     b"NSJUMP": nsjump,
     b"RELOAD": reload,
     b"COMPACT": compact,
+    b"HOOKS": hooks,
 }

@@ -5,6 +5,7 @@ The order of the checks in each is the original's, because clients match on the 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -224,6 +225,12 @@ def mget(session: Session, args: list[Argument]) -> Reply:
         raise ReplyError("Invalid key")
     namespace = session.readable()
     found = [(plain(argument), namespace.entry(plain(argument))) for argument in args[1:]]
+    if namespace.asked is not None:
+        # Once the reply has begun no hook can be waited for.
+        for _, entry in found:
+            if entry is not None:
+                with contextlib.suppress(OSError):
+                    namespace.require(entry[0])
     return _values(namespace, found)
 
 

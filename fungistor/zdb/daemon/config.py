@@ -32,6 +32,8 @@ class DaemonConfig:
     """`user` or `seq`: all namespaces have that mode; `mixed`: each has its own, user at first."""
     debug_commands: bool = False
     """STOP and KSCAN are served, as the original's test program needs them."""
+    hook: str | None = None
+    """A program that is told what happens to files, and may bring those that are missing."""
     datasize: int = 256 << 20
     maxsize: int = 0
     """Quota of the default namespace in payload bytes, 0 for none."""

@@ -18,7 +18,7 @@ from fungistor.zdb.daemon.admin import NAMESPACE_COMMANDS
 from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.buffers import BufferPool
 from fungistor.zdb.daemon.commands import KEY_COMMANDS, Handler, barrier_reply, check_set, set_answers
-from fungistor.zdb.daemon.namespace import Namespace, Put
+from fungistor.zdb.daemon.namespace import MissingFileError, Namespace, Put
 from fungistor.zdb.daemon.session import BarrierWanted, Context, Later, Session, WaitWanted, parse_number
 from fungistor.zdb.daemon.walks import RAW_COMMANDS, WALK_COMMANDS
 from fungistor.zdb.daemon.wire import Argument, ProtocolError, ReplyError, RequestParser, array, bulk, error, status
@@ -57,6 +57,7 @@ class Hub:
     """What all connections of a daemon share."""
 
     def __init__(self, context: Context, barrier: Barrier, loop: asyncio.AbstractEventLoop, *, sync: bool) -> None:
+        self.hooks = context.hooks
         self.context = context
         self.barrier = barrier
         self.loop = loop
@@ -102,6 +103,9 @@ class Connection(asyncio.BufferedProtocol):
         self._stream: Iterator[bytes] | None = None
         self._pushed: list[bytes] = []
         self._working = False
+        self._held: list[Argument] | None = None
+        """A request that waits for a hook: its buffers are still in use."""
+        self._tried: set[str] = set()
         self._lead = hub.receive
         self._blocked = False
         self._choked = False
@@ -223,7 +227,8 @@ class Connection(asyncio.BufferedProtocol):
             if request is None:
                 break
             self._execute(request)
-            self._parser.release()
+            if self._held is None:
+                self._parser.release()
             if self._out_bytes >= _BATCH_BYTES:
                 self._flush()
         self._store_puts()
@@ -248,7 +253,7 @@ class Connection(asyncio.BufferedProtocol):
         name = bytes(request[0][:32]).upper()
         if session.master and len(request) > 1:
             self.owner = parse_number(request.pop()) & 0xFFFFFFFF
-        if name == b"SET" and len(request) == 3 and isinstance(request[2], bytes):
+        if name == b"SET" and len(request) == 3 and isinstance(request[2], bytes) and not session.context.hooked:
             self._stage(request)
             self._tell(name, request)
             return
@@ -277,6 +282,9 @@ class Connection(asyncio.BufferedProtocol):
         except ReplyError as refusal:
             self._reply(error(refusal.text))
             return
+        except MissingFileError as missing:
+            self._restore(missing.path, name, handler, request)
+            return
         if isinstance(reply, bytes):
             self._reply(reply)
         elif isinstance(reply, list):
@@ -292,6 +300,38 @@ class Connection(asyncio.BufferedProtocol):
             self._stream = reply
         if session.mirror:
             self._hub.mirrors.add(self)
+
+    def _restore(self, path: str, name: bytes, handler: Handler, request: list[Argument]) -> None:
+        """Have a data file brought, then carry the request out; nobody else waits."""
+        self._flush()
+        self._blocked = True
+        self._held = request
+        tried = self._tried
+
+        def brought(_code: int) -> None:
+            # One that failed may have brought it all the same: the file is looked for once more.
+            tried.add(path)
+            if self._lost:
+                return
+            self._blocked = False
+            self._again(name, handler, request, tried)
+
+        self._hub.hooks.restore(path, brought)
+
+    def _again(self, name: bytes, handler: Handler, request: list[Argument], tried: set[str]) -> None:
+        namespace = self._session.namespace
+        self._held = None
+        if not namespace.removed:
+            before, namespace.asked = namespace.asked, tried
+            try:
+                self._answer(name, handler, request)
+            finally:
+                namespace.asked = before
+        if self._held is None:
+            self._tried = set()
+            self._parser.release()
+        if not self._blocked:
+            self._resume()
 
     def _watch(self, wanted: WaitWanted) -> None:
         """Be told of a command; meanwhile requests are answered as ever."""

@@ -35,6 +35,14 @@ class DamagedError(Exception):
     """The bytes of a record cannot be had, or are not what was stored."""
 
 
+class MissingFileError(Exception):
+    """A data file is not there, and a hook that might bring it was not asked yet."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
 @dataclass(slots=True)
 class IoStats:
     """Counters of one daemon over all its namespaces."""
@@ -127,6 +135,8 @@ class Namespace:
         """Told after each rotation, with the number of the pair that was closed."""
         self.offsets: tuple[int, int, array[int]] | None = None
         """What a backward scan found last: index file, its size, where its records begin."""
+        self.asked: set[str] | None = None
+        """Data files that a hook was asked for in vain on behalf of this command; None where there is no hook."""
         self.locked = False
         self.frozen = False
         self.removed = False
@@ -178,6 +188,21 @@ class Namespace:
 
     # reading
 
+    def require(self, file_id: int) -> int:
+        """Return a descriptor of that data file.
+
+        Raises:
+            MissingFileError: it is elsewhere, and a hook may bring it.
+            OSError: it cannot be opened.
+        """
+        try:
+            return self.segments.data_fd(file_id)
+        except FileNotFoundError:
+            path = f"{self.segments.data_path}/d{file_id}"
+            if self.asked is None or path in self.asked:
+                raise
+            raise MissingFileError(path) from None
+
     def read(self, key: bytes, entry: tuple[int, ...]) -> bytes:
         """Return the value, its checksum verified.
 
@@ -187,7 +212,7 @@ class Namespace:
         file_id, offset, length, crc = entry[:4]
         start = DATA_RECORD.size + len(key)
         try:
-            fd = self.segments.data_fd(file_id)
+            fd = self.require(file_id)
             if length <= _ONE_READ_BYTES_MAX:
                 record = os.pread(fd, start + length, offset)
                 head, value = record[:start], record[start:]
@@ -213,7 +238,7 @@ class Namespace:
         file_id, offset = entry[:2]
         start = DATA_RECORD.size + len(key)
         try:
-            fd = self.segments.data_fd(file_id)
+            fd = self.require(file_id)
             head = os.pread(fd, start, offset)
             part = os.pread(fd, count, offset + start + first)
         except OSError as error:
@@ -229,7 +254,7 @@ class Namespace:
     def check(self, key: bytes, entry: tuple[int, ...]) -> int:
         """Return 1 if the stored value is whole, 0 if it is damaged, -1 if it cannot be read."""
         try:
-            os.fstat(self.segments.data_fd(entry[0]))
+            os.fstat(self.require(entry[0]))
             self.read(key, entry)
         except OSError:
             return -1

@@ -248,7 +248,7 @@ def raw(namespace: Namespace, file_id: int, offset: int) -> tuple[DataRecord, by
     if not 0 <= file_id <= namespace.segments.ends.file_id or offset < 0:
         raise ReplyError("Invalid Request")
     try:
-        fd = namespace.segments.data_fd(file_id)
+        fd = namespace.require(file_id)
         size = namespace.segments.ends.data_end if file_id == namespace.segments.ends.file_id else os.fstat(fd).st_size
         if offset >= size:
             raise ReplyError("EOF")

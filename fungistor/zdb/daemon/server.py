@@ -22,12 +22,16 @@ from fungistor.zdb.daemon.config import DaemonConfig
 from fungistor.zdb.daemon.connection import STALL_S, Connection, Hub
 from fungistor.zdb.daemon.files import replace_file
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
-from fungistor.zdb.daemon.session import Context, ServerStats
+from fungistor.zdb.daemon.hooks import Hooks
+from fungistor.zdb.daemon.namespace import Namespace
+from fungistor.zdb.daemon.session import Context, ServerStats, dirty_ids
 from fungistor.zdb.daemon.store import DEFAULT, Store
 
 _BACKLOG: Final = 512
 _TICK_S: Final = 5.0
 _DRAIN_S: Final = 2.0
+_HOOKS_S: Final = 60.0
+"""How long a stop waits for hooks; an upload of a file takes its time."""
 _MODES: Final = {"mixed": None, "user": MODE_USER, "seq": MODE_SEQUENTIAL}
 
 
@@ -41,6 +45,9 @@ def run(config: DaemonConfig, *, ready: Callable[[str], None] | None = None) -> 
         ConflictError: another daemon holds the folders.
         FailedError: the folders or the address cannot be used.
     """
+    instance = f"unix://{config.socket}" if config.socket else f"tcp://{config.listen}:{config.port}"
+    hooks = Hooks(config.hook, instance)
+    hooks.before_start(config.index, config.data)
     store = Store(
         config.data, config.index, datasize=config.datasize, durable=not config.no_sync, mode=_MODES[config.mode]
     )
@@ -51,26 +58,27 @@ def run(config: DaemonConfig, *, ready: Callable[[str], None] | None = None) -> 
     loop = uvloop.new_event_loop()
     try:
         asyncio.set_event_loop(loop)
-        return int(loop.run_until_complete(_serve(config, store, ready)))
+        return int(loop.run_until_complete(_serve(config, store, hooks, ready)))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
         store.close()
 
 
-async def _serve(config: DaemonConfig, store: Store, ready: Callable[[str], None] | None) -> int:
+async def _serve(config: DaemonConfig, store: Store, hooks: Hooks, ready: Callable[[str], None] | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, _on_signal, hooks, stop)
     context = Context(
         store=store,
         stats=ServerStats(),
         run_id=secrets.token_hex(20).encode(),
-        instance=f"unix://{config.socket}" if config.socket else f"tcp://{config.listen}:{config.port}",
+        instance=hooks.instance,
         admin_password=(config.admin or "").encode(),
         protect=config.protect,
+        hooks=hooks,
         debug=config.debug_commands,
         mixed=config.mode == "mixed",
         stop=stop.set,
@@ -83,6 +91,11 @@ async def _serve(config: DaemonConfig, store: Store, ready: Callable[[str], None
     servers, address = await _listen(config, hub, loop)
     housekeeping = loop.create_task(_tick(hub))
     try:
+        for namespace in store.namespaces.values():
+            context.greet(namespace)
+        if await hooks.wait("ready"):
+            sys.stderr.write("zdb: the hook says that it is not ready: stopped\n")
+            return 0
         if config.port_file is not None:
             replace_file(config.port_file, address.rsplit(":", 1)[-1].encode(), sync=False)
         if ready is not None:
@@ -93,14 +106,31 @@ async def _serve(config: DaemonConfig, store: Store, ready: Callable[[str], None
         for server in servers:
             server.close()
         await compactor.stop()
+        await hooks.stop(_HOOKS_S)
         await _drain(hub)
         with contextlib.suppress(asyncio.CancelledError):
             await housekeeping
         barrier.stop()
+        for namespace in store.namespaces.values():
+            _tell_closing(hooks, namespace)
         if config.socket is not None:
             with contextlib.suppress(OSError):
                 os.unlink(config.socket)
     return 0 if not any(namespace.broken for namespace in store.namespaces.values()) else 1
+
+
+def _on_signal(hooks: Hooks, stop: asyncio.Event) -> None:
+    hooks.tell("close")
+    stop.set()
+
+
+def _tell_closing(hooks: Hooks, namespace: Namespace) -> None:
+    segments = namespace.segments
+    number = segments.ends.file_id
+    hooks.detach(
+        "namespace-closing", os.fsdecode(namespace.name), f"{segments.index_path}/i{number}",
+        f"{segments.data_path}/d{number}", dirty_ids(namespace),
+    )  # fmt: skip
 
 
 async def _listen(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fungistor.zdb.daemon.compaction import Outcome
+from fungistor.zdb.daemon.hooks import Hooks
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.store import DEFAULT, Store
 from fungistor.zdb.daemon.wire import Argument, ReplyError
@@ -42,17 +43,42 @@ class Context:
     admin_password: bytes
     protect: bool
     durability: str
+    hooks: Hooks
+    """Told of files; may keep them elsewhere."""
     debug: bool = False
     """Whether STOP and KSCAN are served."""
     mixed: bool = True
     """Whether each namespace has a mode of its own."""
-    hooked: bool = False
-    """Whether a hook is told of files, and may keep them elsewhere."""
     start_compaction: Callable[[Namespace, int, Callable[[Outcome | str], None]], bool] = lambda *_: False
     """Begins a pass over a namespace unless one runs there."""
     stop: Callable[[], None] = lambda: None
     """Ends the daemon as SIGTERM does."""
     started: float = field(default_factory=time.time)
+
+    def greet(self, namespace: Namespace) -> None:
+        """Have the hook told of a namespace's rotations, and asked for its missing files."""
+        if self.hooked:
+            namespace.asked = set()
+            namespace.rotated = self._tell_rotation
+
+    def _tell_rotation(self, namespace: Namespace, closed: int) -> None:
+        segments = namespace.segments
+        index, data = segments.index_path, segments.data_path
+        told = set(segments.patched)
+
+        def exited(code: int) -> None:
+            if code == 0:
+                segments.patched -= told
+
+        self.hooks.tell(
+            "jump-index", f"{index}/i{closed}", f"{index}/i{closed + 1}", dirty_ids(namespace), exited=exited
+        )
+        self.hooks.tell("jump-data", f"{data}/d{closed}", f"{data}/d{closed + 1}")
+
+    @property
+    def hooked(self) -> bool:
+        """Whether there is a hook at all."""
+        return self.hooks.program is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,11 @@ class Session:
         if namespace.locked:
             raise ReplyError("Namespace is temporarily locked (read-only)")
         return namespace
+
+
+def dirty_ids(namespace: Namespace) -> str:
+    """Return the index files that were changed in place, as hooks are told."""
+    return " ".join(str(number) for number in sorted(namespace.segments.patched))
 
 
 def plain(argument: Argument) -> bytes:

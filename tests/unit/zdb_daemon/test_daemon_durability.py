@@ -165,10 +165,22 @@ class Writer(threading.Thread):
 @pytest.mark.parametrize("seed", range(3))
 def test_kills_under_load_lose_nothing_acknowledged(tmp_path: Path, seed: int) -> None:
     """After kill -9 at random moments every acknowledged write and deletion holds, and no value is a mixture."""
+    kills_under_load(tmp_path, seed, *(("--sync",) if seed == 2 else ()))
+
+
+@pytest.mark.soak
+def test_five_hundred_kills_under_load(tmp_path: Path) -> None:
+    """The long form: 500 kills of a daemon under --sync, four writers with their histories recorded."""
+    for seed in range(1000, 1125):
+        kills_under_load(tmp_path / str(seed), seed, "--sync")
+
+
+def kills_under_load(home: Path, seed: int, *flags: str) -> None:
+    """Four times: four writers, a kill at a random moment, a start, and everything acknowledged is looked for."""
     rng = random.Random(seed)
     state: dict[bytes, bytes | None] = {}
     for turn in range(4):
-        with daemon(tmp_path, "--datasize", "1M", *(("--sync",) if seed == 2 else ())) as server:
+        with daemon(home, "--datasize", "1M", *flags) as server:
             check(server, state)
             writers = [Writer(server.client(), number, seed * 100 + turn * 10 + number) for number in range(4)]
             for writer in writers:
@@ -186,7 +198,7 @@ def test_kills_under_load_lose_nothing_acknowledged(tmp_path: Path, seed: int) -
                 state.update(writer.acknowledged)
                 if writer.asked is not None:
                     doubtful[writer.asked[0]] = writer.asked[1]
-        with daemon(tmp_path, "--datasize", "1M") as server:
+        with daemon(home, "--datasize", "1M") as server:
             client = server.client()
             for key, value in doubtful.items():
                 found = client.call("GET", key)
@@ -299,7 +311,7 @@ def test_unix_socket(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--hook", "x"], "not available yet"),
+        (["--rotate", "9"], "not available yet"),
         (["--mode", "both"], "is unknown"),
         (["--what"], "unknown option"),
         (["--port"], "needs a value"),

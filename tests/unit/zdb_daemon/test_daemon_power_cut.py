@@ -99,7 +99,7 @@ def test_what_a_barrier_covered_survives_a_power_cut(tmp_path: Path, seed: int) 
 @pytest.mark.soak
 def test_many_power_cuts_cuts_and_flips(tmp_path: Path) -> None:
     """The long form: hundreds of seeds of power cuts, cut files and flipped bytes."""
-    for seed in range(1000, 1400):
+    for seed in range(1000, 1500):
         for scenario in (
             power_cut,
             recovery.test_cut_data_loses_the_torn_record_only,
