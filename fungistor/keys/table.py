@@ -45,8 +45,10 @@ class KeyTable:
     CorruptError when the file is torn, FailedError when this machine refuses, InvalidError for another kind of file.
     """
 
-    def __init__(self, path: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(self, path: str, *, sync: bool = True, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        """`sync` False waits for no disk: for trials and benchmarks only."""
         self._path = path
+        self._synchronous = "FULL" if sync else "OFF"
         self._busy_timeout_s = busy_timeout_s
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -155,7 +157,7 @@ class KeyTable:
         sql = sqlite3.connect(self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False)
         try:
             sql.execute("PRAGMA secure_delete=ON")
-            sql.execute("PRAGMA synchronous=FULL")
+            sql.execute(f"PRAGMA synchronous={self._synchronous}")
             with _transaction(sql, "BEGIN"):
                 laid_out = self._is_laid_out(sql)
             if not laid_out:

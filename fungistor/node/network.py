@@ -125,6 +125,7 @@ class Network:
             mend=self._payer.mend_whole,
             journal=parts.home.journal,
             stdin=sys.stdin.buffer,
+            sync=parts.sync,
         )
         self._publisher = Publisher(ports)
         self._car_importer = CarImporter(ports, self.content.find)

@@ -46,7 +46,7 @@ def open_network(home: Home | str) -> Network:
     running = home.running()
     sync = running.sync if running is not None else True
     keys = load_node_keys(os.path.join(home.keys, "node.key"))
-    key_table = KeyTable(home.key_table)
+    key_table = KeyTable(home.key_table, sync=sync)
     catalog = Catalog(SqliteLog(home.catalog_log, sync=sync), State(home.catalog_state))
     os.makedirs(home.index, mode=0o700, exist_ok=True)
     index = BlockIndex(home.block_index)

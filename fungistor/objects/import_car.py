@@ -82,7 +82,7 @@ class CarImporter:
             raise InvalidError("`-` is the standard input: it can be imported once")
         # A session of its own for the scratch files: it never writes a stripe.
         with (
-            Session(self._ports.journal, self._ports.store, self._ports.draw) as session,
+            Session(self._ports.journal, self._ports.store, self._ports.draw, sync=self._ports.sync) as session,
             contextlib.closing(CarIndex(session.folder)) as index,
         ):
             roots: dict[CID, str] = {}
@@ -102,7 +102,7 @@ class CarImporter:
         started = time.monotonic()
         ports, found = self._ports, work.found
         with (
-            Session(ports.journal, ports.store, ports.draw) as session,
+            Session(ports.journal, ports.store, ports.draw, sync=ports.sync) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
         ):
             storing = Storing(ports, session, spool)

@@ -198,7 +198,7 @@ class _Publish:
     def run(self) -> PublishOutcome:
         size = self._reading.size_ahead()
         with (
-            Session(self._ports.journal, self._ports.store, self._ports.draw) as session,
+            Session(self._ports.journal, self._ports.store, self._ports.draw, sync=self._ports.sync) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
         ):
             return self._store(session, spool, size)

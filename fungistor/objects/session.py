@@ -72,10 +72,11 @@ class Settlement:
 class Session:
     """Thread-safe. Use as a context manager: the journal entry goes with it, unless the process dies."""
 
-    def __init__(self, journal: str, store: ShardStore, draw: Draw = os.urandom) -> None:
+    def __init__(self, journal: str, store: ShardStore, draw: Draw = os.urandom, *, sync: bool = True) -> None:
         self.id = SessionId(draw(16))
         self._secret = draw(32)
         self._store = store
+        self._sync = sync
         self.folder = os.path.join(journal, self.id.hex())
         self._lock = threading.Lock()
         self._counter = 0
@@ -97,7 +98,8 @@ class Session:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             json.dump(entry, file)
             file.flush()
-            os.fsync(file.fileno())
+            if self._sync:
+                os.fsync(file.fileno())
         return self
 
     def __exit__(self, *_: object) -> None:

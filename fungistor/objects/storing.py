@@ -56,6 +56,8 @@ class PublishPorts:
     journal: str
     stdin: BinaryIO
     draw: Draw = os.urandom
+    sync: bool = True
+    """False on a network for trials, where nothing waits for the disk."""
 
 
 @dataclass(frozen=True, slots=True)

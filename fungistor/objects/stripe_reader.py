@@ -43,6 +43,7 @@ class HeldStripe:
         self._whole: set[int] = set()
         self._fetched: dict[int, tuple[memoryview, bytes]] = {}
         self._liars: set[int] = set()
+        self._parity: dict[int, bytearray] = {}
 
     def hold(self, slot: Slot) -> None:
         """Turn to a stripe; what is held of it already stays."""
@@ -52,6 +53,12 @@ class HeldStripe:
         self.drop()
         if len(self._buffer) < slot.k * slot.shard_bytes:
             self._buffer = bytearray(slot.k * slot.shard_bytes)
+
+    def _parity_buffer(self, index: int, size: int) -> memoryview:
+        """A reused buffer for a shard that is not data; nothing holds on to what the last stripe left in it."""
+        if len(self._parity.get(index, b"")) < size:
+            self._parity[index] = bytearray(size)
+        return memoryview(self._parity[index])[:size]
 
     def drop(self) -> None:
         """Forget the shards held, and what was found of liars."""
@@ -74,7 +81,7 @@ class HeldStripe:
         view = memoryview(self._buffer)
 
         def into(index: int) -> memoryview:
-            return view[index * size : (index + 1) * size] if index < slot.k else memoryview(bytearray(size))
+            return view[index * size : (index + 1) * size] if index < slot.k else self._parity_buffer(index, size)
 
         if len(self._fetched) < slot.k:
             try:

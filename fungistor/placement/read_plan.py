@@ -30,9 +30,10 @@ GIVE_UP_DEMOTED_S = 1.0
 SPARE_LAYER = 100
 """Places where a shard may lie only because its own member was away: looked at when all else has failed."""
 
-NEAR_S = 0.004
+NEAR_S = 0.010
 """Members whose latencies differ by less than a doubling above this are equally near: then data shards go first,
-as they need no decoding."""
+as they need no decoding. On one machine a busy moment makes latencies of some milliseconds, and with 4 ms here most
+stripes of a healthy pool were decoded for nothing."""
 
 
 class Budget(Protocol):

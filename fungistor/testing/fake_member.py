@@ -125,7 +125,8 @@ class FakeMember:
             thread.start()
 
     def _serve(self, stream: socket.socket) -> None:
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # the member was stopped before this thread got its turn
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         session = _Session(stream)
         selected = not self._password and self._namespace == "default"
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 from fungistor.zdb.daemon.datawalk import Walk, ends_in_zeros
@@ -93,8 +94,10 @@ def strip_torn(walk: Walk, rest: IndexRest) -> None:
 def reconciled(data_fd: int, walk: Walk, rest: IndexRest) -> list[DataRecord]:
     """Return what a rebuilt index must hold, in order: the walked records, set right by what the index knew.
 
-    Where the two name different keys for one place nobody can tell which was damaged, so both keys get a record that
-    a read finds wrong. Where the head of a record is gone, the index's word for it stands in, to the same end.
+    Where the two name different keys for one value nobody can tell which was damaged, so both keys get a record that
+    a read finds wrong. Where the head of a record is gone, the index's word for it stands in, to the same end. But
+    where a whole value lies, the index cannot be right about another one: it is not flushed, and after a power cut
+    may speak again of what an earlier start had cut off and other records have taken the place of.
     """
     found: list[DataRecord] = []
     for record in walk.records:
@@ -103,6 +106,9 @@ def reconciled(data_fd: int, walk: Walk, rest: IndexRest) -> list[DataRecord]:
             told = _told_by(record.offset, witness)
             keeps = told is None or bool(record.flags & DELETED) or _payload_matches(data_fd, record)
             found.append(record if keeps or told is None else told)
+            continue
+        if (witness.length, witness.crc) != (record.payload_bytes, record.crc) and _payload_matches(data_fd, record):
+            found.append(record)
             continue
         found += (replace(record, crc=record.crc ^ 1), replace(record, key=witness.key))
     unwitnessed = {
@@ -113,9 +119,15 @@ def reconciled(data_fd: int, walk: Walk, rest: IndexRest) -> list[DataRecord]:
         told = _told_by(offset, witness)
         if told is None or offset >= walk.end or offset in known:
             continue
-        if (told.key, told.payload_bytes, told.crc) not in unwitnessed:
+        if (told.key, told.payload_bytes, told.crc) not in unwitnessed and not _overlaid(data_fd, walk, offset):
             found.append(told)
     return sorted(found, key=lambda record: record.offset)
+
+
+def _overlaid(data_fd: int, walk: Walk, offset: int) -> bool:
+    """Whether a whole value lies over the place where the index has a record begin."""
+    at = bisect_right(walk.records, offset, key=lambda record: record.offset) - 1
+    return at >= 0 and offset < walk.records[at].end and _payload_matches(data_fd, walk.records[at])
 
 
 def _told_by(offset: int, witness: Witness | None) -> DataRecord | None:

@@ -90,7 +90,7 @@ def test_a_newer_schema_is_refused(use: Use, remedy: str, tmp_path: Path) -> Non
     connection.execute("PRAGMA user_version=7")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(InvalidError, match="schema 7, this program knows 0") as caught:
+    with pytest.raises(InvalidError, match=r"schema 7, this program knows \d") as caught:
         use(str(path))
     assert "update" in caught.value.hint
     assert path.read_bytes() == before

@@ -172,13 +172,16 @@ def test_publishing_again_pays_what_was_owed(network: MemoryNetwork, tree: Path)
 
 
 def test_publishing_with_too_few_members_commits_nothing(network: MemoryNetwork, tree: Path) -> None:
-    """Eighteen members down: one failure that says so, no later path is tried, no record, no journal left."""
+    """Eighteen members down: a failure for each path, none is tried after the first, nothing is left."""
     network.store.down(network.store.members()[:18])
     revision = network.catalog.revision
     paths = [str(write(tree, f"f{n}", noise(n, 100_000))) for n in range(3)]
-    [result] = network.publish_all(paths)
-    assert isinstance(result, PublishFailure)
-    assert isinstance(result.error, UnavailableError)
+    results = network.publish_all(paths)
+    assert [result.path for result in results] == paths
+    assert all(isinstance(result, PublishFailure) for result in results)
+    assert len({id(result.error) for result in results if isinstance(result, PublishFailure)}) == 1
+    assert isinstance(results[0], PublishFailure)
+    assert isinstance(results[0].error, UnavailableError)
     assert network.catalog.revision == revision
     assert os.listdir(network.journal) == []
 

@@ -96,6 +96,37 @@ def test_what_a_barrier_covered_survives_a_power_cut(tmp_path: Path, seed: int) 
     power_cut(tmp_path, seed)
 
 
+@pytest.mark.parametrize("second_bytes", [5000, 5001, 200_000])
+def test_an_index_of_an_older_tail_condemns_no_newer_value(tmp_path: Path, second_bytes: int) -> None:
+    """A tail is lost, another covered by a barrier takes its place, and the index of the first comes back: the values
+    under the barrier are served, whether they begin where the index says or around it."""
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    recovery.put(namespace, b"kept", b"k" * 5000)
+    durable = file_sizes(tmp_path / "data" / "default")
+    for number in range(3):
+        recovery.put(namespace, b"first-%d" % number, bytes((65 + number,)) * 5000)
+    recovery.put(namespace, b"kept", b"l" * 5000)
+    abandon(store)
+    older = tmp_path / "older"
+    shutil.copytree(tmp_path / "index" / "default", older)
+    os.truncate(tmp_path / "data" / "default" / "d0", durable["d0"])
+
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    for number in range(4):
+        recovery.put(namespace, b"second-%d" % number, bytes((97 + number,)) * second_bytes)
+    abandon(store)
+    shutil.copy(older / "i0", tmp_path / "index" / "default" / "i0")
+
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    assert value_of(namespace, b"kept") == b"k" * 5000
+    for number in range(4):
+        assert value_of(namespace, b"second-%d" % number) == bytes((97 + number,)) * second_bytes
+    store.close()
+
+
 @pytest.mark.soak
 def test_many_power_cuts_cuts_and_flips(tmp_path: Path) -> None:
     """The long form: hundreds of seeds of power cuts, cut files and flipped bytes."""
