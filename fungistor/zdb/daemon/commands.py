@@ -152,19 +152,17 @@ def check_set(session: Session, args: list[Argument]) -> Put:
     return Put(plain(args[1]), args[2], timestamp)
 
 
-def set_answers(session: Session, puts: list[Put]) -> list[bytes]:
-    """Store and return the replies in order."""
-    if len(puts) == 1:
-        return [_set_answer(session, puts[0])]
-    replies = []
-    for answer in session.namespace.put_many(puts):
-        if isinstance(answer, ReplyError):
-            replies.append(error(answer.text))
-        else:
-            # Also where the value was there already: another connection may have written it a moment ago.
-            session.wrote = True
-            replies.append(NIL if answer is None else bulk(answer))
-    return replies
+def put_answers(namespace: Namespace, puts: list[Put]) -> list[bytes | ReplyError | None]:
+    """Store values under distinct keys; answer each with its key, None where it was there already, or the refusal.
+
+    Also where the value was there already it counts as written: another connection may have stored it a moment ago.
+    """
+    if len(puts) > 1:
+        return namespace.put_many(puts)
+    try:
+        return [namespace.put(puts[0])]
+    except ReplyError as refusal:
+        return [refusal]
 
 
 def _set_answer(session: Session, put: Put) -> bytes:

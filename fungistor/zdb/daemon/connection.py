@@ -1,6 +1,7 @@
 """One client connection: bytes to requests to replies, batched per read, bounded both ways.
 
-SETs of small values that arrive in one read are stored in one write. A connection whose client does not read is
+SETs of small values that arrive in one read are stored in one write, and so are those of all clients who had something
+to read at the same time. A connection whose client does not read is
 not read from either; one that waits for a flush or for a receive buffer is not carried on until it has it.
 """
 
@@ -17,11 +18,21 @@ from fungistor.zdb.daemon.admin import ADMIN_COMMANDS as _OWN_ADMIN_COMMANDS
 from fungistor.zdb.daemon.admin import NAMESPACE_COMMANDS
 from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.buffers import BufferPool
-from fungistor.zdb.daemon.commands import KEY_COMMANDS, Handler, barrier_reply, check_set, set_answers
+from fungistor.zdb.daemon.commands import KEY_COMMANDS, Handler, barrier_reply, check_set, put_answers
 from fungistor.zdb.daemon.namespace import MissingFileError, Namespace, Put
 from fungistor.zdb.daemon.session import BarrierWanted, Context, Later, Session, WaitWanted, parse_number
 from fungistor.zdb.daemon.walks import RAW_COMMANDS, WALK_COMMANDS
-from fungistor.zdb.daemon.wire import Argument, ProtocolError, ReplyError, RequestParser, array, bulk, error, status
+from fungistor.zdb.daemon.wire import (
+    NIL,
+    Argument,
+    ProtocolError,
+    ReplyError,
+    RequestParser,
+    array,
+    bulk,
+    error,
+    status,
+)
 
 _RECEIVE_BYTES: Final = 80 << 10
 """One for all connections: a value of 64 KiB with its words arrives in one read."""
@@ -68,8 +79,31 @@ class Hub:
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.mirrors: set[Connection] = set()
+        self.pending: list[Connection] = []
+        """Those with SETs that are not stored yet."""
         self.waiting: dict[Connection, Waiting] = {}
         self.empty = asyncio.Event()
+
+    def defer(self, connection: Connection) -> None:
+        """Store a connection's SETs when all who have something to read now were read: one write for all of them."""
+        if not self.pending:
+            self.loop.call_soon(self.store_pending)
+        self.pending.append(connection)
+
+    def store_pending(self) -> None:
+        """Store what was deferred, in the order in which it came; then answer."""
+        pending, self.pending = self.pending, []
+        batch: dict[bytes, tuple[Connection, Put]] = {}
+        for connection in pending:
+            puts = connection.take_puts()
+            other = bool(batch) and next(iter(batch.values()))[0].namespace is not connection.namespace
+            if other or not batch.keys().isdisjoint(puts):
+                _store_batch(batch)
+                batch = {}
+            batch.update((key, (connection, put)) for key, put in puts.items())
+        _store_batch(batch)
+        for connection in pending:
+            connection.stored()
 
     def executed(self, source: Connection, name: bytes, request: list[Argument]) -> None:
         """Tell those who watch what a client has executed."""
@@ -87,6 +121,16 @@ class Hub:
         for connection in list(self.mirrors):
             if connection is not source:
                 connection.push(array([*head, *words]))
+
+
+def _store_batch(batch: dict[bytes, tuple[Connection, Put]]) -> None:
+    """Store SETs of one namespace under distinct keys, and note the answers with those who asked."""
+    if not batch:
+        return
+    first = next(iter(batch.values()))[0]
+    answers = put_answers(first.namespace, [put for _, put in batch.values()])
+    for (connection, _), answer in zip(batch.values(), answers, strict=True):
+        connection.answered(answer)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -130,6 +174,8 @@ class Connection(asyncio.BufferedProtocol):
         self._hub.context.stats.clients += 1
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if self._puts and self in self._hub.pending:
+            self._hub.store_pending()
         self._lost = self._closing = True
         self._hub.connections.discard(self)
         self._hub.mirrors.discard(self)
@@ -231,13 +277,39 @@ class Connection(asyncio.BufferedProtocol):
                 self._parser.release()
             if self._out_bytes >= _BATCH_BYTES:
                 self._flush()
-        self._store_puts()
+        if self._puts and len(self._hub.connections) > 1:
+            self._hub.defer(self)
+        else:
+            self._store_puts()
+            self._send_or_hold()
+        if self._parser.starved:
+            self._hub.buffers.wait(self._proceed_soon)
+
+    def _send_or_hold(self) -> None:
         if self._hub.sync and self._session.wrote and not self._blocked:
             self._hold_for_sync()
         if not self._blocked:
             self._flush()
-        if self._parser.starved:
-            self._hub.buffers.wait(self._proceed_soon)
+
+    # SETs that are stored together with those of other clients
+
+    def take_puts(self) -> dict[bytes, Put]:
+        """Hand over what is to be stored."""
+        puts, self._puts = self._puts, {}
+        return puts
+
+    def answered(self, answer: bytes | ReplyError | None) -> None:
+        """Take the answer to one of them."""
+        if isinstance(answer, ReplyError):
+            self._reply(error(answer.text))
+            return
+        self._session.wrote = True
+        self._reply(NIL if answer is None else bulk(answer))
+
+    def stored(self) -> None:
+        """All of them are answered."""
+        if not self._lost:
+            self._send_or_hold()
 
     def _proceed_soon(self) -> None:
         self._hub.loop.call_soon(self._proceed)
@@ -246,6 +318,7 @@ class Connection(asyncio.BufferedProtocol):
         context, session = self._hub.context, self._session
         context.stats.commands += 1
         if session.namespace.removed:
+            self._puts.clear()
             self._reply(_REMOVED)
             self._flush()
             self._close()
@@ -258,6 +331,9 @@ class Connection(asyncio.BufferedProtocol):
             self._tell(name, request)
             return
         self._store_puts()
+        if self._hub.pending:
+            # What others asked before this command is done before it.
+            self._hub.store_pending()
         handler = COMMANDS.get(name)
         if handler is None or len(request[0]) > 32:
             self._unknown(name)
@@ -386,8 +462,8 @@ class Connection(asyncio.BufferedProtocol):
     def _store_puts(self) -> None:
         if self._puts:
             puts, self._puts = list(self._puts.values()), {}
-            for reply in set_answers(self._session, puts):
-                self._reply(reply)
+            for answer in put_answers(self._session.namespace, puts):
+                self.answered(answer)
 
     # replies
 
@@ -458,6 +534,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hold_for_sync(self) -> None:
         """Under --sync a reply leaves only when the flush that covers it is done, whoever else it covers."""
+        # What is stored after the flush began would be answered by it and not be covered.
+        self._store_puts()
         if self._blocked:
             return
         self._blocked = True
@@ -494,6 +572,8 @@ class Connection(asyncio.BufferedProtocol):
         self._close()
 
     def _close(self) -> None:
+        if self._puts and self in self._hub.pending:
+            self._hub.store_pending()
         self._closing = True
         if not self._blocked:
             self._transport.close()
