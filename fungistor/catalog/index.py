@@ -64,7 +64,7 @@ SCHEMA = Schema(
     ),
     remedy="stop every process of this home and delete the folder `index`: it is rebuilt from the block maps",
     synchronous="NORMAL",
-    cache_kib=16384,
+    cache_kib=8192,
 )
 
 _HOLDERS = """SELECT b.object, o.object_id, b.node, b.position

@@ -38,7 +38,7 @@ AHEAD_OF_LATER_BYTES = 2 * GROUP_BYTES
 STALE_PLANNED_MAX = 4096
 """Places in the plan of blocks that were hinted again since; beyond it they are swept out."""
 
-ENTRIES_REMEMBERED_MAX = 200_000
+ENTRIES_REMEMBERED_MAX = 65_536
 """Entries of nodes already met, a source. Beyond it the oldest nodes are looked up in the map again."""
 
 
@@ -204,8 +204,10 @@ class ObjectSource:
         multihash = cid.multihash
         if (seed := self._seeds.get(multihash)) is not None:
             return seed
-        for entries in reversed(self._nodes.values()):
-            if (entry := entries.get(multihash)) is not None:
+        for number in reversed(self._nodes):
+            if (entry := self._nodes[number].get(multihash)) is not None:
+                # A folder whose entries are still asked for must outlast what lies below them.
+                self._nodes.move_to_end(number)
                 return entry
         return self._manifest.search(multihash)
 

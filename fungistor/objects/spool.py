@@ -38,7 +38,7 @@ class EntryTable:
     def __init__(self) -> None:
         # An empty path is SQLite's private temporary file: it holds keys, is the owner's alone and never has a name.
         self._db = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        for pragma in ("journal_mode=OFF", "cache_size=-8192"):
+        for pragma in ("journal_mode=OFF", "cache_size=-4096"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute(_ENTRIES_SCHEMA)
         weakref.finalize(self, self._db.close)
