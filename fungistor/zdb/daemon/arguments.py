@@ -18,15 +18,29 @@ USAGE: Final = """usage: fungistor zdb [--data DIR] [--index DIR] [--listen ADDR
   --sync          acknowledge a write when it is on disk
   --no-sync       never wait for the disk: for trials
   --hook FILE     a program told of files that fill, and asked for those missing
+  --admin-http H:P  serve /metrics (OpenMetrics) and /health there
   --debug-commands  serve STOP and KSCAN, for tests
   --port-file F   write the port there when serving
 """
 
 _VALUES: Final = frozenset(
-    ("data", "index", "listen", "port", "socket", "admin", "datasize", "maxsize", "mode", "port-file", "hook")
+    (
+        "data",
+        "index",
+        "listen",
+        "port",
+        "socket",
+        "admin",
+        "datasize",
+        "maxsize",
+        "mode",
+        "port-file",
+        "hook",
+        "admin-http",
+    )
 )
 _SWITCHES: Final = frozenset(("dualnet", "protect", "sync", "no-sync", "verbose", "debug-commands"))
-_LATER: Final = frozenset(("synctime", "secure", "rotate", "background", "logfile", "dump", "admin-http"))
+_LATER: Final = frozenset(("synctime", "secure", "rotate", "background", "logfile", "dump"))
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]?)")
 _UNITS: Final = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -58,6 +72,7 @@ def parse_arguments(argv: Sequence[str]) -> DaemonConfig:
         mode=_mode(values.get("mode", defaults.mode)),
         datasize=_datasize(values["datasize"]) if "datasize" in values else defaults.datasize,
         maxsize=_whole(values, "maxsize", 0, (1 << 64) - 1),
+        admin_http=values.get("admin-http"),
         hook=values.get("hook"),
         debug_commands="debug-commands" in switches,
         port_file=values.get("port-file"),

@@ -34,6 +34,8 @@ class DaemonConfig:
     """STOP and KSCAN are served, as the original's test program needs them."""
     hook: str | None = None
     """A program that is told what happens to files, and may bring those that are missing."""
+    admin_http: str | None = None
+    """HOST:PORT where operators' numbers are served."""
     datasize: int = 256 << 20
     maxsize: int = 0
     """Quota of the default namespace in payload bytes, 0 for none."""

@@ -23,6 +23,7 @@ from fungistor.zdb.daemon.connection import STALL_S, Connection, Hub
 from fungistor.zdb.daemon.files import replace_file
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
 from fungistor.zdb.daemon.hooks import Hooks
+from fungistor.zdb.daemon.metrics import serve_metrics
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.session import Context, ServerStats, dirty_ids
 from fungistor.zdb.daemon.store import DEFAULT, Store
@@ -89,6 +90,8 @@ async def _serve(config: DaemonConfig, store: Store, hooks: Hooks, ready: Callab
     compactor = Compactor(store, barrier, loop)
     context.start_compaction = compactor.start
     servers, address = await _listen(config, hub, loop)
+    if config.admin_http is not None:
+        servers.append(await _listen_metrics(config.admin_http, hub, servers))
     housekeeping = loop.create_task(_tick(hub))
     try:
         for namespace in store.namespaces.values():
@@ -117,6 +120,15 @@ async def _serve(config: DaemonConfig, store: Store, hooks: Hooks, ready: Callab
             with contextlib.suppress(OSError):
                 os.unlink(config.socket)
     return 0 if not any(namespace.broken for namespace in store.namespaces.values()) else 1
+
+
+async def _listen_metrics(address: str, hub: Hub, opened: list[asyncio.AbstractServer]) -> asyncio.AbstractServer:
+    try:
+        return await serve_metrics(address, hub.context, lambda: len(hub.connections))
+    except BaseException:
+        for server in opened:
+            server.close()
+        raise
 
 
 def _on_signal(hooks: Hooks, stop: asyncio.Event) -> None:
