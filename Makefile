@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: env run test lint bench soak clean
+.PHONY: env run test lint system bench soak clean
 
 env: $(STAMP)
 
@@ -20,7 +20,10 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+system:
+	@bash scripts/system.sh
+
+test: lint system
 	$(BIN)/pytest -n 2 -m "not soak"
 
 bench: env
