@@ -74,7 +74,7 @@ class Campaign:
         with watched(self.home) as moments:
             publisher = Publisher(self.home, path)
             assert publisher.finish() == 0
-            assert moments.commit is not None
+            assert moments.commit is not None, f"{path.name} was acknowledged and is gone: nothing is in the log"
             assert moments.first_shard is not None
             self.span_s = moments.commit - moments.first_shard
         self.judge.attempts.append(Attempt("undisturbed", digest, tuple(publisher.lines), "undisturbed"))
@@ -91,13 +91,15 @@ class Campaign:
         }[aim]
         killed = threading.Event()
         killed_at = 0.0
+        striking = threading.Lock()
 
         def strike() -> None:
             nonlocal killed_at
-            # Spinning, not waiting: a timer may be late by more than the window is wide.
+            if not striking.acquire(blocking=False):
+                return
             until = time.monotonic() + delay_s
             while (killed_at := time.monotonic()) < until:
-                pass
+                killed.wait(until - killed_at)
             if whole_network:
                 kill_network(up)
             publisher.kill()
@@ -105,7 +107,8 @@ class Campaign:
 
         with watched(self.home) as moments:
             moments.arm({UNDER_WAY: SHARD, NEAR: COMMIT}.get(aim), strike)
-            publisher = Publisher(self.home, path, strike if aim == ACKNOWLEDGED else None)
+            # An acknowledgement is the last moment for every aim.
+            publisher = Publisher(self.home, path, strike)
             if aim == BEFORE:
                 strike()
             assert killed.wait(MOMENT_S), f"no moment to kill at within {MOMENT_S:g} s ({aim})"

@@ -116,7 +116,9 @@ def walk_data_file(fd: int, start: int, last: int | None, witnesses: Mapping[int
             walk.records.pop()
         _condemn(reader, walk, bad, onward, witnesses)
         previous, offset = None, onward
-        walk.end = onward
+        if bad not in walk.torn:
+            # What is appended next names it as the record before: that is how a walk without an index gets past it.
+            walk.end, walk.last = onward, bad
     return walk
 
 

@@ -127,6 +127,34 @@ def test_an_index_of_an_older_tail_condemns_no_newer_value(tmp_path: Path, secon
     store.close()
 
 
+@pytest.mark.parametrize("rot", [False, True])
+def test_what_follows_a_lost_head_is_found_without_its_index(tmp_path: Path, rot: bool) -> None:
+    """The last record's head is lost (never on disk, or rotten), values are written after it and covered by a barrier,
+    and then the index goes: those values are served, and so is what came before."""
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    recovery.put(namespace, b"before", b"b" * 5000)
+    at = file_sizes(tmp_path / "data" / "default")["d0"]
+    recovery.put(namespace, b"lost", b"l" * 20_000)
+    abandon(store)
+    with (tmp_path / "data" / "default" / "d0").open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * 30 if rot else bytes(PAGE_BYTES))
+
+    store = open_store(tmp_path)
+    for number in range(3):
+        recovery.put(store.namespaces[b"default"], b"after-%d" % number, b"a" * 5000)
+    abandon(store)
+    os.truncate(tmp_path / "index" / "default" / "i0", 0)
+
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    assert value_of(namespace, b"before") == b"b" * 5000
+    for number in range(3):
+        assert value_of(namespace, b"after-%d" % number) == b"a" * 5000
+    store.close()
+
+
 @pytest.mark.soak
 def test_many_power_cuts_cuts_and_flips(tmp_path: Path) -> None:
     """The long form: hundreds of seeds of power cuts, cut files and flipped bytes."""
