@@ -92,7 +92,7 @@ class _PageStripes:
         """Seal a page under a key of its own."""
         key = os.urandom(KEY_BYTES)
         page = seal_page(key, purpose, plain)
-        return _PagePlace(self, *self.add(page), page, key)
+        return _PagePlace(self, *self.add(page), len(page.sealed), page.plain_bytes, int(page.compression), key)
 
     def stripe(self, slot: int) -> WrittenStripe:
         """The stripe of a slot, closed now if it was open."""
@@ -112,16 +112,19 @@ class _PageStripes:
 
 @dataclass(frozen=True, slots=True)
 class _PagePlace:
+    """A page without its bytes: a thousand of them wait for their directory page."""
+
     stripes: _PageStripes
     slot: int
     offset: int
-    page: SealedPage
+    sealed_bytes: int
+    plain_bytes: int
+    compression: int
     key: bytes
 
     def ref(self) -> PageRef:
-        page = self.page
         slot = self.stripes.stripe(self.slot).slot
-        return PageRef(slot, self.offset, len(page.sealed), page.plain_bytes, int(page.compression), self.key)
+        return PageRef(slot, self.offset, self.sealed_bytes, self.plain_bytes, self.compression, self.key)
 
 
 def whole_slot(stripe: WrittenStripe) -> ListSlot:
