@@ -89,6 +89,11 @@ def strip_torn(walk: Walk, rest: IndexRest) -> None:
         if witness is None or witness.key != record.key:
             walk.records.remove(record)
             walk.torn.append(record.offset)
+    kept = walk.records[-1].end if walk.records else 0
+    torn = [offset for offset in walk.torn if offset >= kept]
+    if torn and not any(offset >= kept for offset in walk.damaged):
+        # Nothing is kept behind them: they are cut off, so that a walk without an index need not get past them.
+        walk.end = min(walk.end, *torn)
 
 
 def reconciled(data_fd: int, walk: Walk, rest: IndexRest) -> list[DataRecord]:

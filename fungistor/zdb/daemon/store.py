@@ -294,6 +294,10 @@ class Store:
             for file_id in range(segments.ends.file_id + 1):
                 with contextlib.suppress(FileNotFoundError):
                     os.fdatasync(segments.data_fd(file_id))
+                if changed:
+                    # Past a hole that the last cut left, only the index leads to what is appended from now on.
+                    with contextlib.suppress(FileNotFoundError):
+                        os.fdatasync(segments.index_fd(file_id))
             sync_directory(segments.data_path)
             sync_directory(segments.index_path)
             self.note_durable(namespace, segments.ends.file_id)
