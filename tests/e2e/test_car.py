@@ -25,7 +25,7 @@ IPFS = shutil.which("ipfs")
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with running(tmp_path_factory.mktemp("net") / "home", ["--members", "6", "--no-sync"]) as made:
+    with running(tmp_path_factory.mktemp("net") / "home", ["--members", "6"]) as made:
         yield made
 
 
@@ -67,7 +67,7 @@ def test_a_tree_goes_out_and_comes_in(up: Up, tmp_path: Path) -> None:
     [exported] = up.lines("car", "export", cid, "-o", str(car))
     assert exported.keys() >= {"cid", "blocks", "bytes"}
     assert exported["bytes"] == car.stat().st_size
-    with running(tmp_path / "second", ["--members", "5", "--no-sync"]) as second:
+    with running(tmp_path / "second", ["--members", "5"]) as second:
         [loaded] = second.lines("car", "import", str(car))
         assert loaded.keys() >= {"cid", "blocks", "bytes"}
         assert (loaded["cid"], loaded["blocks"], loaded["size"]) == (cid, exported["blocks"], published["size"])

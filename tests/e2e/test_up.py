@@ -173,7 +173,7 @@ def test_workers_and_members_that_die_come_back(up: Up, cid: str) -> None:
 def test_a_wiped_member_waits_for_its_reset(tmp_path: Path) -> None:
     """A wiped folder is noticed at the next start of `up`; --reset takes the member back under a new number."""
     home = tmp_path / "home"
-    with running(home, ["--members", "6", "--no-sync"]) as up:
+    with running(home, ["--members", "6"]) as up:
         path = tmp_path / "f"
         path.write_bytes(os.urandom(100_000))
         cid = str(up.lines("publish", str(path))[0]["cid"])

@@ -66,7 +66,7 @@ class World:
             self.members,
             claims=ZdbClaims(pin),
             roll=self.roll,
-            daemon_options={"no_sync": True},
+            daemon_options={"no_sync": False},
             on_change=self.changed,
         )
 
