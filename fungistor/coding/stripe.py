@@ -103,7 +103,7 @@ def shards_for(shape: Geometry, offset: int, length: int) -> range:
 
 
 def data_shards(shape: Geometry, padded: memoryview) -> list[memoryview]:
-    """The k data shards as views into the start of a stripe buffer, which the caller has padded with zeros."""
+    """The k data shards as views into the start of a stripe buffer, which the caller has padded."""
     size = shape.shard_bytes
     if len(padded) < shape.padded_bytes:
         raise ValueError(f"a buffer of {len(padded)} bytes is shorter than the padded stripe's {shape.padded_bytes}")

@@ -172,22 +172,14 @@ class Segments:
         Raises:
             WriteError: the disk refused; the key is as it was.
         """
-        if self._torn:
-            self._cut_back()
         ends = self.ends
-        self._dirty = True
-        record = DATA_RECORD.pack(len(key), 0, ends.data_last, 0, DELETED, timestamp) + key
-        try:
-            write_all(self._data_fd, [record], ends.data_end)
-        except OSError as error:
-            self._undo()
-            raise WriteError("data", error) from error
+        length = self._write_tombstone(key, timestamp)
         try:
             self.mark_deleted(index_file, index_offset)
         except OSError as error:
             self._undo()
             raise WriteError("index", error) from error
-        self.ends = Ends(ends.file_id, ends.data_end + len(record), ends.data_end, ends.index_end, ends.index_last)
+        self.ends = Ends(ends.file_id, ends.data_end + length, ends.data_end, ends.index_end, ends.index_last)
 
     def append_bare_tombstone(self, key: bytes, timestamp: int) -> None:
         """Append a deletion that the index knows already.
@@ -195,17 +187,22 @@ class Segments:
         Raises:
             WriteError: the disk refused; nothing of it is left.
         """
+        ends = self.ends
+        length = self._write_tombstone(key, timestamp)
+        self.ends = replace(ends, data_end=ends.data_end + length, data_last=ends.data_end)
+
+    def _write_tombstone(self, key: bytes, timestamp: int) -> int:
+        """Write a deletion behind the data file's end, which does not move yet; give its length."""
         if self._torn:
             self._cut_back()
-        ends = self.ends
         self._dirty = True
-        record = DATA_RECORD.pack(len(key), 0, ends.data_last, 0, DELETED, timestamp) + key
+        record = DATA_RECORD.pack(len(key), 0, self.ends.data_last, 0, DELETED, timestamp) + key
         try:
-            write_all(self._data_fd, [record], ends.data_end)
+            write_all(self._data_fd, [record], self.ends.data_end)
         except OSError as error:
             self._undo()
             raise WriteError("data", error) from error
-        self.ends = replace(ends, data_end=ends.data_end + len(record), data_last=ends.data_end)
+        return len(record)
 
     def forget(self, file_id: int) -> None:
         """Close an older pair that goes away."""
