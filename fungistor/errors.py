@@ -76,12 +76,16 @@ class CorruptError(FungiStorError):
 
 
 class NotEnoughShardsError(UnavailableError):
-    """Fewer shards of a stripe can be had than it takes to bring it back."""
+    """Fewer shards of a stripe can be had than it takes to bring it back.
 
-    def __init__(self, *, found: int, needed: int, by_member: Mapping[str, str]) -> None:
+    `silent`: some members accepted the question and never answered, so this is the end of a wait.
+    """
+
+    def __init__(self, *, found: int, needed: int, by_member: Mapping[str, str], silent: bool = False) -> None:
         self.found = found
         self.needed = needed
         self.by_member = dict(by_member)
+        self.silent = silent
         why = "; ".join(f"{member}: {reason}" for member, reason in sorted(self.by_member.items()))
         super().__init__(
             f"only {found} of the {needed} shards needed can be had ({why or 'no member answered'})",

@@ -17,7 +17,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from fungistor.errors import FungiStorError
+from fungistor import trail
+from fungistor.errors import FungiStorError, UnavailableError
 from gateway import content as content_answers
 from gateway import headers
 from gateway.backend import Content
@@ -26,7 +27,7 @@ from gateway.negotiation import accepts
 from gateway.pages.problem import problem_page
 from gateway.requests import Answer, Buffer, Request
 from gateway.settings import PIECE_BYTES
-from gateway.streams import Share, SlowReaderError, SourceStack, Step, Streamer, take_step
+from gateway.streams import Share, SlowReaderError, SourceStack, StalledBodyError, Step, Streamer, take_step
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -57,6 +58,7 @@ class Exchange:
     asgi_send: Send
     status: int = 0
     sent_bytes: int = 0
+    is_broken_off: bool = False
 
     async def start(self, status: int, fields: dict[str, str]) -> None:
         """Send status line and header fields, with those that every answer has."""
@@ -98,12 +100,19 @@ class Exchange:
 
     async def abort(self, why: str) -> None:
         """Break the connection, so that no client and no cache takes what it has for the whole."""
+        if not self.is_broken_off:
+            self.break_off(why)
+        if not self.is_broken_off:
+            raise BodyFailedError(why)
+        await self.client_gone()
+
+    def break_off(self, why: str) -> None:
+        """Reset the connection now, under a server that can."""
         log.warning("request %s broken off after %d bytes: %s", self.request.request_id, self.sent_bytes, why)
         abort = self.scope.get("extensions", {}).get(ABORT_EXTENSION)
-        if abort is None:
-            raise BodyFailedError(why)
-        abort()
-        await self.client_gone()
+        if abort is not None:
+            self.is_broken_off = True
+            abort()
 
 
 async def send_problem(exchange: Exchange, error: Exception) -> None:
@@ -112,19 +121,25 @@ async def send_problem(exchange: Exchange, error: Exception) -> None:
     problem = problem_of(error)
     if problem.status == 500:
         log.error("request %s failed in phase %s", request.request_id, request.phase, exc_info=error)
+    phase = _phase_of(request) if isinstance(error, UnavailableError) else request.phase
     accept = request.accept
     html, plain = accepts(accept, "text/html"), accepts(accept, "application/json")
     fields = {"Cache-Control": headers.NO_STORE, "X-Content-Type-Options": "nosniff", **problem.headers}
     if plain > html:
-        body = as_json(problem, request.phase, request.request_id)
+        body = as_json(problem, phase, request.request_id)
         fields["Content-Type"] = "application/json"
     elif html > 0:
-        body = problem_page(problem, request.phase, request.request_id)
+        body = problem_page(problem, phase, request.request_id)
         fields |= {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": headers.PAGE_POLICY}
     else:
-        body = as_text(problem, request.phase, request.request_id)
+        body = as_text(problem, phase, request.request_id)
         fields["Content-Type"] = "text/plain; charset=utf-8"
     await exchange.whole(problem.status, fields, body)
+
+
+def _phase_of(request: Request) -> str:
+    """What the request waits for: below it, in the network, where that is known."""
+    return request.trail.phase or request.phase
 
 
 @dataclass(slots=True)
@@ -151,6 +166,7 @@ class ContentEndpoint:
         """Serve one request to its end."""
         exchange = Exchange(Request.from_scope(scope), scope, receive, send)
         self._under_way += 1
+        trail.current.set(exchange.request.trail)  # worker threads inherit it
         try:
             await self._respond(exchange)
         finally:
@@ -231,8 +247,10 @@ class ContentEndpoint:
         await self._send(exchange, made.answer, made.first, stack, share)
 
     def _first_byte_timeout(self, request: Request) -> FirstByteTimeoutError:
+        troubles = "; ".join(f"{member}: {why}" for member, why in sorted(request.trail.copy_of_troubles().items()))
         return FirstByteTimeoutError(
-            f"nothing came within {self._streamer.settings.first_byte_s:g} s, in phase {request.phase!r}",
+            f"nothing came within {self._streamer.settings.first_byte_s:g} s, in phase {_phase_of(request)!r}"
+            + (f" ({troubles})" if troubles else ""),
             hint="the members that hold it may be slow or down; trying again can help",
             retry_after_s=10,
         )
@@ -244,15 +262,14 @@ class ContentEndpoint:
             length = first.size
         if length is not None and answer.status != 304:
             fields["Content-Length"] = str(length)
-        elapsed_ms = (time.monotonic() - exchange.request.started_s) * 1000
-        fields["Server-Timing"] = f"first-block;dur={elapsed_ms:.1f}"
+        fields["Server-Timing"] = _server_timing(exchange.request)
         await exchange.start(answer.status, fields)
         if exchange.request.is_head or answer.status == 304:
             await exchange.end()
         elif first.is_last and first.size <= PIECE_BYTES:
             await exchange.end(first.chunks[0] if len(first.chunks) == 1 else b"".join(first.chunks))
         else:
-            await self._streamer.send_all(first, answer.chunks, stack, share, exchange.send_piece)
+            await self._streamer.send_all(first, answer.chunks, stack, share, exchange.send_piece, exchange.break_off)
             if length is not None and exchange.sent_bytes != length:
                 raise BodyFailedError(f"{exchange.sent_bytes} bytes of {length} were read")
             await exchange.end()
@@ -261,7 +278,7 @@ class ContentEndpoint:
         if exchange.status == 0:
             await send_problem(exchange, failure)
             return
-        if not isinstance(failure, FungiStorError | SlowReaderError | BodyFailedError | OSError):
+        if not isinstance(failure, FungiStorError | SlowReaderError | StalledBodyError | BodyFailedError | OSError):
             log.error("request %s failed while sending", exchange.request.request_id, exc_info=failure)
         await exchange.abort(f"phase {exchange.request.phase}: {failure}")
 
@@ -277,6 +294,12 @@ def _make(request: Request, wanted: content_answers.Wanted, content: Content, st
         made.first, made.answer = first, answer
     except Exception as error:  # noqa: BLE001  # handed to the loop, which tells it to the client
         made.error = error
+
+
+def _server_timing(request: Request) -> str:
+    """Milliseconds to the first block, and what they were spent on."""
+    parts = [f"{phase};dur={seconds * 1000:.1f}" for phase, seconds in list(request.trail.spent_s.items())]
+    return ", ".join([*parts, f"first-block;dur={(time.monotonic() - request.started_s) * 1000:.1f}"])
 
 
 def _close(stack: SourceStack) -> None:

@@ -13,6 +13,7 @@ from fungistor.errors import (
     DeniedError,
     FungiStorError,
     InvalidError,
+    NotEnoughShardsError,
     NotFoundError,
     UnavailableError,
 )
@@ -71,7 +72,7 @@ def _status_of(error: FungiStorError) -> int:
     match error:
         case NotFoundError():
             return 404
-        case FirstByteTimeoutError():
+        case FirstByteTimeoutError() | NotEnoughShardsError(silent=True):
             return 504
         case UnavailableError() | ConflictError():
             return 503

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+from fungistor.trail import Trail
 from gateway import paths
 
 Buffer = bytes | memoryview
@@ -29,6 +30,7 @@ class Request:
     request_id: str
     started_s: float
     phase: str = "request"
+    trail: Trail = field(default_factory=Trail)
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> Request:

@@ -33,8 +33,21 @@ class Settings:
     look_ahead_steps: int = 1
     """Steps of a request that may wait behind the one being sent."""
 
-    first_byte_s: float = 30.0
-    """From the request to the status line; after it the client is told 504 and what was being waited for."""
+    look_ahead_after_steps: int = 4
+    """Steps that a client must have taken before any is read ahead for it: those who only ask cost one step each."""
+
+    first_byte_s: float = 25.0
+    """From the request to the status line; after it the client is told 504 and what was being waited for. Proxies and
+    people give up at 30 s, and an answer is only worth something before that."""
+
+    step_s: float = 25.0
+    """Between two steps of a body; after it the connection is broken, since the status line is long out."""
+
+    stall_s: float = 1.0
+    """A client that takes a piece slower than this is stalled: what is held for it no longer counts against others."""
+
+    stalled_bytes_max: int = 96 * MIB
+    """Bytes held for stalled clients, all together; beyond it those that stalled first are cut off."""
 
     piece_s: float = 60.0
     """A client that does not take a piece within this is cut off: about 9 KiB/s is the slowest reader served."""

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from fungistor import trail
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.record import Record
@@ -106,6 +107,10 @@ class Content:
 
     def locate(self, cid: CID) -> Located:
         """Find an object that holds a block. Raises as `open`."""
+        with trail.phase("catalog"):
+            return self._locate(cid)
+
+    def _locate(self, cid: CID) -> Located:
         located = self._locate_now(cid)
         if located is not None:
             return located

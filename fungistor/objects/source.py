@@ -6,6 +6,7 @@ stripe, in a few shared threads, never more than a window of bytes ahead of what
 
 from __future__ import annotations
 
+import contextvars
 import math
 import threading
 import time
@@ -51,7 +52,11 @@ class ReadThreads:
 
     def submit(self, manifest: ManifestReader, slot: int, wanted: Sequence[Wanted]) -> Future[list[bytes]]:
         """Read blocks of one stripe in a thread."""
-        return self._pool.submit(lambda: self.reader.read_blocks(manifest.slot(slot), wanted))
+        context = contextvars.copy_context()  # so that whoever waits for it sees whom it waits for
+        return self._pool.submit(context.run, self._read, manifest, slot, wanted)
+
+    def _read(self, manifest: ManifestReader, slot: int, wanted: Sequence[Wanted]) -> list[bytes]:
+        return self.reader.read_blocks(manifest.slot(slot), wanted)
 
     def close(self) -> None:
         """Let the threads finish what they are at."""

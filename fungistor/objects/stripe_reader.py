@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from fungistor import trail
 from fungistor.coding import erasure
 from fungistor.coding.compress import Compression, decompress
 from fungistor.coding.manifest import ListSlot, Slot, Stored
@@ -157,11 +158,13 @@ class StripeReader:
         def open_all(held: HeldStripe) -> list[bytes]:
             return [_open(held.sealed(*span), block) for span, block in zip(spans, wanted, strict=True)]
 
-        return self._read(slot.slot, spans, open_all)
+        with trail.phase("block"):
+            return self._read(slot.slot, spans, open_all)
 
     def read_span(self, slot: Slot, offset: int, length: int, opener: Callable[[memoryview], bytes]) -> bytes:
         """Open one run of a stripe's bytes, such as a manifest page, with `opener`, which raises CorruptError."""
-        return self._read(slot, [(offset, length)], lambda held: [opener(held.sealed(offset, length))])[0]
+        with trail.phase("manifest"):
+            return self._read(slot, [(offset, length)], lambda held: [opener(held.sealed(offset, length))])[0]
 
     def _read(
         self, slot: Slot, spans: Sequence[tuple[int, int]], open_all: Callable[[HeldStripe], list[bytes]]

@@ -121,6 +121,7 @@ class ReadPlan:
         self._budget = budget
         self.arrived_indices: set[int] = set()
         self.asked = 0
+        self.ran_out_of_patience = False
 
     # events
 
@@ -158,7 +159,7 @@ class ReadPlan:
                 request.phase, silent = _Phase.SILENT, True
             if request.phase is _Phase.SILENT and now >= request.heard_at + self._patience_s(request):
                 request.phase, request.reason = _Phase.FAILED, f"silent for {self._patience_s(request):.0f} s"
-                silent = True
+                silent = self.ran_out_of_patience = True
         chosen = self._fill(now) if silent else []
         return chosen + self._hedge(now)
 

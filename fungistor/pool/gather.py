@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from fungistor import trail
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import SHARD_TAG_BYTES, payload_root, shard_key, shard_tag
 from fungistor.errors import NotEnoughShardsError
@@ -99,6 +100,8 @@ class Gather:
         again, None when there is no need."""
         ground = self._ground
         silent = {source.member for source in plan.silent()}
+        for member in silent:
+            trail.trouble(self._ground.name(member), "no answer yet")
         ground.in_trouble({source.member for source in asking.outstanding()})
         if silent - self._probed:
             ground.prober.ask(silent - self._probed)
@@ -152,6 +155,7 @@ class Gather:
                     if problem:
                         self._fail(asking, plan, source, problem)
                     else:
+                        trail.relieved(self._ground.name(source.member))
                         self._won.setdefault(source.index, source)
                         plan.arrived(source, now)
                 case Failed(tag=source, reason=reason, demotes=demotes):
@@ -174,6 +178,7 @@ class Gather:
 
     def _fail(self, asking: Round[Source], plan: ReadPlan, source: Source, reason: str) -> None:
         self._failures[source] = reason
+        trail.trouble(self._ground.name(source.member), reason)
         now = self._ground.clock()
         plan.trust(self._ground.trusts({other.member for other in self._all}))
         self._ask(asking, plan.failed(source, reason, now), now)
@@ -200,7 +205,12 @@ class Gather:
             if place.index in excluded:
                 excluded.remove(place.index)
                 reasons.setdefault(self._ground.name(place.member), "excluded as corrupt")
-        return NotEnoughShardsError(found=len(plan.arrived_indices), needed=self._slot.k, by_member=reasons)
+        return NotEnoughShardsError(
+            found=len(plan.arrived_indices),
+            needed=self._slot.k,
+            by_member=reasons,
+            silent=plan.ran_out_of_patience,
+        )
 
     def _result(self, plan: ReadPlan) -> Fetched:
         shards: dict[int, memoryview] = {}

@@ -314,6 +314,7 @@ def test_error_forms(site: Site) -> None:
     ("error", "status", "told"),
     [
         (NotEnoughShardsError(found=15, needed=16, by_member={"m07": "refused", "m11": "timed out"}), 503, "m07"),
+        (NotEnoughShardsError(found=15, needed=16, by_member={"m07": "silent for 5 s"}, silent=True), 504, "m07"),
         (UnavailableError("the quorum is lost", retry_after_s=7), 503, "quorum"),
         (CorruptError("block lies"), 502, "block lies"),
         (FungiStorError("disk full"), 500, "disk full"),

@@ -6,11 +6,13 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import anyio
 import httpx
 import pytest
 
+from fungistor import trail
 from fungistor.dag.cid import CID
 from fungistor.dag.importer import Link, build_directory
 from fungistor.dag.profiles import DEFAULT_PROFILE, UNIXFS_V0_2015
@@ -141,6 +143,75 @@ def test_the_first_byte_has_a_deadline() -> None:
         assert content.closed == 0
         gate.open()
         wait_until(lambda: content.closed == 1, "the source is closed")
+
+
+def test_a_late_answer_names_phase_and_members() -> None:
+    """What the network below says of itself stands in the 504: how far it came, whom it tried and why that failed."""
+    content = MemoryContent()
+    link = content.add_file(b"x")
+    gate = _Gate(free=0)
+
+    def fault(cid: CID) -> None:
+        with trail.phase("block"):
+            trail.trouble("m03", "refused")
+            trail.trouble("m09", "no answer yet")
+            trail.relieved("m03")
+            gate(cid)
+
+    content.fault = fault
+    with serving(content, Settings(first_byte_s=0.2, drain_s=2)) as live:
+        told = live.get(f"/ipfs/{link.cid}", Accept="application/json").json()
+        gate.open()
+        assert told["phase"] == "block"
+        assert "m09: no answer yet" in told["detail"]
+        assert "m03" not in told["detail"]
+        wait_until(lambda: content.closed == 1, "the source is closed")
+
+
+def test_a_stalled_body_is_broken_off() -> None:
+    """A body whose next bytes do not come in time ends in a reset while the thread still waits for them."""
+    content = MemoryContent()
+    link = content.add_file(_numbered(16 * MIB))
+    gate = _Gate(free=4)
+    content.fault = gate
+    with (
+        serving(content, Settings(step_s=0.3, drain_s=2)) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=WAIT_S) as peer,
+    ):
+        peer.sendall(f"GET /ipfs/{link.cid} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        with pytest.raises(ConnectionResetError):
+            while peer.recv(65536):
+                pass
+        assert content.closed == 0
+        gate.open()
+        wait_until(lambda: content.closed == 1, "the source is closed")
+
+
+def test_readers_that_take_nothing_hold_nobody_up() -> None:
+    """Sixty readers that take nothing hold more than the whole budget; one that reads is served all the same."""
+    content = MemoryContent()
+    link = content.add_file(_numbered(40 * MIB))
+    request = f"GET /ipfs/{link.cid} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    bounds = Settings(buffered_bytes_max=4 * STEP_BYTES_MAX, stall_s=0.05, piece_s=30, drain_s=2)
+    with serving(content, bounds) as live, ExitStack() as peers:
+        for _ in range(60):
+            peer = peers.enter_context(socket.create_connection(("127.0.0.1", live.port), timeout=WAIT_S))
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.sendall(request)
+        assert live.get(f"/ipfs/{link.cid}").content == _numbered(40 * MIB)
+
+
+def test_stalled_readers_are_bounded() -> None:
+    """Where stalled readers together hold more than their bound, those that stalled first are cut off."""
+    content = MemoryContent()
+    link = content.add_file(_numbered(40 * MIB))
+    request = f"GET /ipfs/{link.cid} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    bounds = Settings(stalled_bytes_max=3 * MIB, stall_s=0.05, piece_s=30, drain_s=2)
+    with serving(content, bounds) as live, ExitStack() as peers:
+        for _ in range(12):
+            peer = peers.enter_context(socket.create_connection(("127.0.0.1", live.port), timeout=WAIT_S))
+            peer.sendall(request)
+        wait_until(lambda: content.closed >= 8, "the first to stall are cut off")
 
 
 def test_too_many_requests() -> None:
