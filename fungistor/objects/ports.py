@@ -107,6 +107,10 @@ class ShardStore(Protocol):
             NotEnoughShardsError: fewer than k shards can be had now.
         """
 
+    def fetch_ranges(self, slot: Slot, pieces: Sequence[tuple[int, int, memoryview]]) -> bool:
+        """Bring bytes of data shards, unchecked, into views: index, offset in the payload, view. False: not so, `fetch`
+        whole shards."""
+
     def inspect(self, slot: Slot) -> Mapping[int, Inspected]:
         """Read and check every shard of a stripe."""
 

@@ -38,12 +38,14 @@ class Ground:
         self.prober = Prober(self.stock, self.board, self.lock, clock)
         self.budget = _SharedBudget()
         self._here = here
+        self._no_ranges: dict[MemberNumber, float] = {}
 
     def replace(self, members: Sequence[MemberSpec], layouts: Mapping[LayoutNumber, PlacementTable]) -> None:
         """The catalog moved on."""
         with self.lock:
             self.board.keep(_guesses(members, self._here))
             self.places = Places(layouts)
+            self._no_ranges.clear()
         self.stock.replace(members)
 
     def name(self, number: MemberNumber) -> str:
@@ -54,6 +56,15 @@ class Ground:
     def trusts(self, numbers: Collection[MemberNumber]) -> dict[MemberNumber, Trust]:
         with self.lock:
             return {number: self.board[number].trust for number in numbers if number in self.board}
+
+    def knows_no_ranges(self, number: MemberNumber, now: float) -> bool:
+        """Whether it said lately that it does not know GETRANGE, as an original 0-db. The caller holds the lock."""
+        return now < self._no_ranges.get(number, now)
+
+    def has_no_ranges(self, number: MemberNumber, seconds: float) -> None:
+        """It does not know GETRANGE: read whole shards from it for so long."""
+        with self.lock:
+            self._no_ranges[number] = self.clock() + seconds
 
     def known_bad(self, number: MemberNumber) -> str:
         """Why it is not counted on, "" when it is. The caller holds the lock."""

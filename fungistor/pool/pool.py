@@ -18,6 +18,7 @@ from fungistor.pool.gather import Gather, Into, fresh_buffers
 from fungistor.pool.ground import Ground
 from fungistor.pool.members import IDENTITY_KEY, BarrierResult, Fetched, MemberSpec, PutResult, Receipt
 from fungistor.pool.prober import PROBE_S
+from fungistor.pool.ranges import Piece, Ranges
 from fungistor.pool.scatter import Barrier, Scatter, Shard, put_one
 from fungistor.pool.survey import Inspected, Soundness
 from fungistor.zdb.client import Client
@@ -155,6 +156,13 @@ class Pool:
         with `check`. `exclude`: shards not to be trusted again. Raises: NotEnoughShardsError.
         """
         return Gather(self._ground, slot, wanted, into or fresh_buffers(slot.shard_bytes), exclude, check).run()
+
+    def fetch_ranges(self, slot: Slot, pieces: Sequence[Piece]) -> bool:
+        """Bring bytes of data shards, unchecked, straight into views: (index, offset, view) each, in one quick round.
+
+        False where a member of these is not trusted, does not answer at once, or does not know GETRANGE: then `fetch`.
+        """
+        return Ranges(self._ground, slot, pieces).run()
 
     # single shards
 

@@ -45,6 +45,7 @@ class FakeMember:
         self.commands: list[str] = []
         self.run_id = secrets.token_hex(20).encode()
         self.knows_waitaof = True
+        self.knows_getrange = True
         self._namespace = namespace
         self._password = password
         self._served = 0
@@ -167,7 +168,7 @@ class FakeMember:
                 raise _BrokenOffError
 
     def _send(self, stream: socket.socket, name: str, reply: bytes) -> None:
-        if name == "GET" and self.faults.half_then_close and reply.startswith(b"$") and len(reply) > 8:
+        if name in ("GET", "GETRANGE") and self.faults.half_then_close and reply.startswith(b"$") and len(reply) > 8:
             stream.sendall(reply[: len(reply) // 2])
             raise _BrokenOffError
         stream.sendall(reply)
@@ -178,6 +179,7 @@ class FakeMember:
             "WAITAOF": self._waitaof,
             "SET": self._set,
             "GET": lambda words: _bulk(self._told(words[1])),
+            "GETRANGE": self._getrange,
             "EXISTS": lambda words: b":%d\r\n" % (words[1] in self.values),
             "DEL": lambda words: b"+OK\r\n" if self.values.pop(words[1], None) is not None else b"-Key not found\r\n",
         }
@@ -190,6 +192,12 @@ class FakeMember:
         if not self.knows_waitaof:
             return b"-Command not supported\r\n"
         return b"*3\r\n:%d\r\n:0\r\n%b" % (int(words[1]), _bulk(self.run_id))
+
+    def _getrange(self, words: list[bytes]) -> bytes:
+        if not self.knows_getrange:
+            return b"-Command not supported\r\n"
+        told = self._told(words[1])
+        return _bulk(None if told is None else told[int(words[2]) : int(words[3]) + 1])
 
     def _set(self, words: list[bytes]) -> bytes:
         _, key, value = words

@@ -19,9 +19,9 @@ class FaultPlan:
     """The faults of one member. All off: it is well. Times in seconds, counts in commands after the greeting.
 
     refuse: connections are closed at once. hang: it accepts and reads, and never answers. delay_s: it answers that
-    late. lie: what GET gives is wrong. half_then_close: it breaks off in the middle of a value. die_after: it is gone
-    for good after that many commands. forget_sets: it acknowledges and stores nothing. error: every data command is
-    answered with this error.
+    late. lie: what GET and GETRANGE give is wrong. half_then_close: it breaks off in the middle of a value. die_after:
+    it is gone for good after that many commands. forget_sets: it acknowledges and stores nothing. error: every data
+    command is answered with this error.
     """
 
     refuse: bool = False

@@ -115,7 +115,8 @@ class MemoryInspected:
 class MemoryStore:
     """`fungistor.objects.ports.ShardStore` in memory. Thread-safe.
 
-    `asked` lists the (stripe id, index) of every shard that a fetch asked some member for, in order.
+    `asked` lists the (stripe id, index) of every shard that a fetch asked some member for, in order; `ranged_bytes`
+    counts what ranges brought. Without `knows_ranges` all members are like an original 0-db.
     """
 
     def __init__(
@@ -125,6 +126,8 @@ class MemoryStore:
         self.layouts = dict(layouts)
         self.asked: list[tuple[StripeId, int]] = []
         self.puts = 0
+        self.knows_ranges = True
+        self.ranged_bytes = 0
         self._lock = threading.RLock()
 
     # faults
@@ -245,6 +248,22 @@ class MemoryStore:
     ) -> MemoryFetched:
         with self._lock:
             return _Reading(self, slot, into, exclude).run(wanted)
+
+    def fetch_ranges(self, slot: Slot, pieces: Sequence[tuple[int, int, memoryview]]) -> bool:
+        with self._lock:
+            return all(self._fetch_range(slot, *piece) for piece in pieces)
+
+    def _fetch_range(self, slot: Slot, index: int, offset: int, view: memoryview) -> bool:
+        member = self.all[self.places(slot, index)[0]]
+        if not self.knows_ranges or member.faults.down or member.believed_down:
+            return False
+        self.asked.append((slot.stripe_id, index))
+        value = None if self._reach(member.number) else member.read(shard_key(slot.stripe_id, index))
+        if value is None or len(value) < offset + len(view):
+            return False
+        view[:] = value[offset : offset + len(view)]
+        self.ranged_bytes += len(view)
+        return True
 
     def places(self, slot: Slot, index: int) -> list[MemberNumber]:
         """Where a shard may lie, by the newest layout first."""

@@ -152,6 +152,21 @@ class ShardPortContract(ABC, Generic[AnyMembers]):
         assert set(fetched.shards) == {1}
         assert buffer == bytes(4096) + stripe.shards[1][0] + bytes(4 * 4096)
 
+    def test_ranges_land_in_their_places_or_not_at_all(self, cluster: AnyMembers) -> None:
+        """Bytes out of two data shards come into the caller's views; with one of their members dead, or for a stripe
+        that is not there, the answer is no."""
+        stripe = sample(112)
+        buffer = bytearray(100)
+        pieces = [(0, 4000, memoryview(buffer)[:60]), (1, 0, memoryview(buffer)[60:])]
+        with self.open_store(cluster) as store:
+            put_whole(store, stripe)
+            assert store.fetch_ranges(stripe.slot, pieces)
+            assert buffer == stripe.shards[0][0][4000:4060] + stripe.shards[1][0][:40]
+            assert not store.fetch_ranges(sample(113).slot, pieces)
+            cluster.kill(store.window(stripe.slot.stripe_id, LAYOUT, 6)[1])
+            assert store.fetch_ranges(stripe.slot, pieces[:1])
+            assert not store.fetch_ranges(stripe.slot, pieces)
+
     def test_a_wanted_shard_that_is_gone_is_replaced_by_any_k(self, cluster: AnyMembers) -> None:
         """Without the wanted shard k others come, from which it can be decoded."""
         stripe = sample(103)

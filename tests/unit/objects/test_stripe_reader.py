@@ -140,8 +140,8 @@ def test_a_flipped_tag_alone_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_only_the_shards_that_hold_a_block_are_asked_for(tmp_path: Path) -> None:
-    """A small block of a large stripe costs the shards it lies in; what is held already costs nothing."""
-    stripe = Stripe(tmp_path, [MIB - 1000, 1000, MIB, MIB, MIB])
+    """A block of a large stripe costs the shards it lies in; what is held already costs nothing."""
+    stripe = Stripe(tmp_path, [MIB - 100_000, 100_000, MIB, MIB, MIB])
     stripe.read(1)
     assert {index for _, index in stripe.store.asked} == stripe.shards_of(1)
     assert len(stripe.store.asked) == len(stripe.shards_of(1)) <= 2
@@ -152,6 +152,89 @@ def test_only_the_shards_that_hold_a_block_are_asked_for(tmp_path: Path) -> None
     stripe.reader.forget()
     stripe.read(1)
     assert len(stripe.store.asked) == len(asked) + len(stripe.shards_of(1))
+    assert stripe.store.ranged_bytes == 0
+
+
+SMALL = [2048] * 1500
+"""Small files packed into one stripe of 3 MiB: some ninety of them in each shard."""
+
+
+def test_a_small_block_moves_only_its_own_bytes(tmp_path: Path) -> None:
+    """One block of a packed stripe is read by its range, and again from what is held; the next one in the same shard
+    brings that shard whole, and all others in it are there then."""
+    stripe = Stripe(tmp_path, SMALL)
+    assert stripe.read(700) == [stripe.blocks[700]]
+    asked, moved = len(stripe.store.asked), stripe.store.ranged_bytes
+    assert asked == len(stripe.shards_of(700))
+    assert moved == stripe.slot.block_lengths[700] < 2200
+    assert stripe.read(700) == [stripe.blocks[700]]
+    assert len(stripe.store.asked) == asked
+    assert stripe.read(701) == [stripe.blocks[701]]
+    assert stripe.shards_of(701) == stripe.shards_of(700)
+    assert len(stripe.store.asked) == asked + 1
+    assert stripe.read(699, 705, 706) == [stripe.blocks[number] for number in (699, 705, 706)]
+    assert len(stripe.store.asked) == asked + 1
+    assert stripe.store.ranged_bytes == moved
+
+
+def test_blocks_of_one_flight_share_a_range(tmp_path: Path) -> None:
+    """Blocks near each other that are wanted together come in one range a shard; blocks far apart bring shards."""
+    stripe = Stripe(tmp_path, SMALL)
+    numbers = range(100, 110)
+    assert stripe.read(*numbers) == [stripe.blocks[number] for number in numbers]
+    assert stripe.store.ranged_bytes == sum(stripe.slot.block_lengths[number] for number in numbers)
+    moved = stripe.store.ranged_bytes
+    stripe.reader.forget()
+    far = min(stripe.shards_of(300))
+    inside = [number for number in range(len(SMALL)) if stripe.shards_of(number) == {far}]
+    assert stripe.read(inside[0], inside[-1]) == [stripe.blocks[inside[0]], stripe.blocks[inside[-1]]]
+    assert stripe.store.ranged_bytes == moved
+
+
+def test_members_without_ranges_serve_whole_shards(tmp_path: Path) -> None:
+    """Where the members do not know ranges, small blocks come out of whole shards, as from an original 0-db."""
+    stripe = Stripe(tmp_path, SMALL)
+    stripe.store.knows_ranges = False
+    for number in (0, 700, 1499):
+        assert stripe.read(number) == [stripe.blocks[number]]
+    assert stripe.store.ranged_bytes == 0
+    assert not stripe.liars
+
+
+@pytest.mark.parametrize("down", [0, 3])
+def test_who_lies_in_a_range_is_named(tmp_path: Path, down: int) -> None:
+    """A member whose range does not open is asked for the whole shard, named by its tag, and read around, also with
+    three others dead; ranges are not asked of it again while that stripe is held."""
+    stripe = Stripe(tmp_path, SMALL)
+    middle = (len(SMALL) * 2048 // stripe.slot.slot.shard_bytes) // 2
+    size = stripe.slot.slot.shard_bytes
+    # The fake flips the middle byte of a value, so the block across the middle of the shard is the one that is hurt.
+    hurt = next(n for n in range(len(SMALL)) if sum(stripe.slot.extent(n)) > middle * size + size // 2)
+    stripe.store[stripe.window[middle]].faults.flip_payload = True
+    stripe.store.down([stripe.window[index] for index in range(16 + 4) if index != middle][:down])
+    assert stripe.read(hurt) == [stripe.blocks[hurt]]
+    assert stripe.named() == {middle}
+    moved = stripe.store.ranged_bytes
+    assert stripe.read(hurt) == [stripe.blocks[hurt]]
+    assert stripe.store.ranged_bytes == moved
+    assert len(stripe.liars) == 1
+
+
+def test_small_blocks_are_read_with_any_four_dead(tmp_path: Path) -> None:
+    """A small block whose own member is gone is decoded from any k shards; otherwise it is read by range."""
+    stripe = Stripe(tmp_path, SMALL)
+    chance = random.Random(7)
+    for _ in range(20):
+        stripe.store.heal()
+        stripe.reader.forget()
+        gone = chance.sample(range(stripe.slot.slot.k + 4), 4)
+        stripe.store.down(stripe.window[index] for index in gone)
+        number = chance.randrange(len(SMALL))
+        moved = stripe.store.ranged_bytes
+        assert stripe.read(number) == [stripe.blocks[number]]
+        by_range = stripe.store.ranged_bytes == moved + stripe.slot.block_lengths[number]
+        assert by_range == stripe.shards_of(number).isdisjoint(gone)
+    assert not stripe.liars
 
 
 def test_k_shards_in_hand_are_enough_for_the_whole_stripe(tmp_path: Path) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +10,9 @@ from fungistor.coding.shard import LEAF_BYTES, payload_root, shard_key, shard_ta
 from fungistor.errors import CorruptError
 from fungistor.ids import StripeId
 from fungistor.zdb.audit import Question, audit
-from fungistor.zdb.client import Client, MemberError
-from tests.unit.zdb_daemon.harness import DEADLINE_S, daemon
+from fungistor.zdb.client import Client
+from tests.unit.zdb_daemon.harness import daemon
+from tests.unit.zdb_daemon.original import needs_original, original
 
 STRIPE = StripeId(bytes(range(32)))
 NONCE = bytes(range(32))
@@ -60,40 +57,13 @@ def test_a_proof_is_small(tmp_path: Path) -> None:
         assert "no shard" in client.error("PROVE", "small", NONCE, "1")
 
 
-@pytest.mark.skipif(shutil.which("zdb") is None, reason="the original 0-db is not on this machine")
+@needs_original
 def test_an_original_is_asked_for_the_whole_value(tmp_path: Path) -> None:
     """An original 0-db does not know PROVE: the value is fetched and its tag checked."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    original = shutil.which("zdb")
-    assert original is not None
-    words = [original, "--data", str(tmp_path / "d"), "--index", str(tmp_path / "i")]
-    process = subprocess.Popen(
-        [*words, "--listen", "127.0.0.1", "--port", str(port), "--datasize", "1M"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _until_it_answers(f"127.0.0.1:{port}", process)
-        with Client(f"127.0.0.1:{port}") as client:
-            client.call("SET", shard_key(STRIPE, 0), _value(0))
-            client.call("SET", shard_key(STRIPE, 1), _value(0))
-            assert audit(client, Question(STRIPE, 0, NONCE, 3))
-            assert not audit(client, Question(STRIPE, 9, NONCE, 3))
-            with pytest.raises(CorruptError):
-                audit(client, Question(STRIPE, 1, NONCE, 3))
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _until_it_answers(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        try:
-            with Client(address) as client:
-                client.call("PING")
-                return
-        except MemberError:
-            assert time.monotonic() < deadline and process.poll() is None
+    with original(tmp_path) as server, Client(server.address) as client:
+        client.call("SET", shard_key(STRIPE, 0), _value(0))
+        client.call("SET", shard_key(STRIPE, 1), _value(0))
+        assert audit(client, Question(STRIPE, 0, NONCE, 3))
+        assert not audit(client, Question(STRIPE, 9, NONCE, 3))
+        with pytest.raises(CorruptError):
+            audit(client, Question(STRIPE, 1, NONCE, 3))
