@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     settings = dataclasses.replace(Settings(), access_log=arguments.access_log)
     try:
-        network = open_network(arguments.home)
+        network = open_network(arguments.home, cached=True)
     except FungiStorError as error:
         sys.stderr.write(f"gateway worker: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code

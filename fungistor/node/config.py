@@ -21,6 +21,10 @@ class Config:
 
     gateway: str = "127.0.0.1:8480"
     gateway_workers: int = 2
+    gateway_cache_bytes: int = 1 << 30
+    """What was read through the gateway and is kept on disk, sealed; 0: nothing."""
+    gateway_memory_bytes: int = 48 << 20
+    """Opened blocks kept in memory, each gateway worker."""
     lat: float | None = None
     lon: float | None = None
     """Where this node is, in degrees: with it the nearest members are guessed before they are measured."""
@@ -58,6 +62,10 @@ def load_config(home: Home) -> Config:
         raise InvalidError(f"{path}: gateway is not text", hint='write it as "HOST:PORT"')
     if type(config.gateway_workers) is not int or not 1 <= config.gateway_workers <= GATEWAY_WORKERS_MAX:
         raise InvalidError(f"{path}: gateway_workers is not a number from 1 to {GATEWAY_WORKERS_MAX}")
+    for key in ("gateway_cache_bytes", "gateway_memory_bytes"):
+        value = getattr(config, key)
+        if type(value) is not int or value < 0:
+            raise InvalidError(f"{path}: {key} is not a number of bytes")
     _check_degrees(path, "lat", config.lat, 90)
     _check_degrees(path, "lon", config.lon, 180)
     if (config.lat is None) != (config.lon is None):

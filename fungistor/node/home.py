@@ -113,6 +113,14 @@ class Home:
         return self.path("cache")
 
     @property
+    def cache_spans(self) -> str:
+        return self.path("cache", "spans")
+
+    @property
+    def cache_lock(self) -> str:
+        return self.path("cache", "flight.lock")
+
+    @property
     def journal(self) -> str:
         return self.path("journal")
 

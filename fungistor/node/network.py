@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from fungistor.cache.tiers import Cache, span_key
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.record import Record
-from fungistor.coding.manifest import Slot
+from fungistor.coding.manifest import Slot, Stored
 from fungistor.coding.page_codec import decode_root
 from fungistor.dag.cid import CID, DAG_PB, RAW
 from fungistor.dag.reader import NodeInfo, describe, read_file
@@ -103,6 +104,7 @@ class Parts:
     threads: ReadThreads
     on_corrupt: OnCorrupt
     sync: bool
+    cache: Cache | None = None
 
 
 class Network:
@@ -114,6 +116,7 @@ class Network:
         self._numbers = parts.numbers
         self.catalog = parts.catalog
         self.content = parts.content
+        self.cache = parts.cache
         self._payer = Payer(parts.catalog, parts.pool, self._stripe_list, self._mender)
         ports = PublishPorts(
             store=parts.pool,
@@ -145,6 +148,8 @@ class Network:
         self._parts.catalog.close()
         self._parts.index.close()
         self._parts.key_table.close()
+        if self.cache is not None:
+            self.cache.close()
 
     # -- publishing -------------------------------------------------------------------------------------------
 
@@ -367,6 +372,17 @@ class Network:
 
     def _held(self, record: Record, down: set[MemberNumber]) -> int:
         return survives_at_least(self._parts.pool, decode_root(record.manifest, record.salt).slot, down, record)
+
+    def cached_spans(self, text: str) -> Iterator[bytes]:
+        """The keys under which a cache keeps the blocks of an object, or of the one block that `text` names."""
+        located = self.content.locate(parse_cid_path(text).cid)
+        manifest = located.manifest
+        stored = manifest.stored() if located.entry is manifest.root_entry else iter([(b"", located.entry)])
+        for _, entry in stored:
+            if isinstance(entry, Stored):
+                slot = manifest.slot(entry.slot)
+                offset = sum(slot.block_lengths[: entry.number])
+                yield span_key(slot.slot.stripe_id, offset, slot.block_lengths[entry.number])
 
     # -- background work of `up` ------------------------------------------------------------------------------
 

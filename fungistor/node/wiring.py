@@ -6,6 +6,10 @@ import logging
 import os
 import sys
 
+from fungistor.cache.disk import DiskCache
+from fungistor.cache.flight import Flights
+from fungistor.cache.memory import MemoryCache
+from fungistor.cache.tiers import Cache
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.index import BlockIndex
@@ -15,7 +19,7 @@ from fungistor.ids import StripeId
 from fungistor.keys.files import load_node_keys
 from fungistor.keys.table import KeyTable
 from fungistor.node.allocator import keep_freed_memory
-from fungistor.node.config import load_config
+from fungistor.node.config import Config, load_config
 from fungistor.node.home import Home
 from fungistor.node.members import last_states, member_specs, placement_tables, pool_members
 from fungistor.node.network import Network, OfflineNetwork, Parts
@@ -35,8 +39,11 @@ def open_offline() -> OfflineNetwork:
     return OfflineNetwork(sys.stdin.buffer)
 
 
-def open_network(home: Home | str) -> Network:
+def open_network(home: Home | str, *, cached: bool = False) -> Network:
     """Join everything that a command, a gateway worker or `up` itself needs. Close it after use.
+
+    `cached`: what is read is kept in the home's cache and in memory, and read from there. For gateways: a command that
+    says whether an object can be had must ask the members.
 
     Raises:
         InvalidError, DeniedError, FailedError, CorruptError: a file of the home cannot be used, and which.
@@ -59,11 +66,20 @@ def open_network(home: Home | str) -> Network:
     if hints := last_states(home, numbers):
         pool.hint_states(hints)
     corrupt_seen = _corrupt_reporter(pool)
-    threads = ReadThreads(StripeReader(pool, corrupt_seen), READ_THREADS)
+    cache = open_cache(home, config) if cached else None
+    threads = ReadThreads(StripeReader(pool, corrupt_seen, cache), READ_THREADS)
     content = Content(catalog, index, keys, key_table, threads)
     return Network(
-        Parts(home, keys, key_table, catalog, index, pool, members, numbers, content, threads, corrupt_seen, sync)
+        Parts(
+            home, keys, key_table, catalog, index, pool, members, numbers, content, threads, corrupt_seen, sync, cache
+        )
     )
+
+
+def open_cache(home: Home, config: Config) -> Cache:
+    """The cache of a home, which all its processes share but for the memory."""
+    disk = DiskCache(home.cache_spans, config.gateway_cache_bytes) if config.gateway_cache_bytes else None
+    return Cache(MemoryCache(config.gateway_memory_bytes), disk, Flights(home.cache_lock if disk else None))
 
 
 def _corrupt_reporter(pool: Pool) -> OnCorrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from fungistor.coding.manifest import Slot
@@ -123,6 +124,35 @@ class ShardStore(Protocol):
 
     def exists(self, slot: Slot) -> Mapping[int, bool | None]:
         """Whether each shard is there; None where its member does not answer."""
+
+
+class ReadCache(Protocol):
+    """What was read before. It may hold nothing, or forget at any time."""
+
+    @property
+    def keeps_sealed(self) -> bool:
+        """Tell whether spans are kept at all."""
+
+    def block(self, multihash: bytes) -> bytes | None:
+        """A verified block, from memory."""
+
+    def has_block(self, multihash: bytes) -> bool:
+        """Tell whether `block` would give it now."""
+
+    def keep_block(self, multihash: bytes, data: bytes) -> None:
+        """Keep a block that was verified."""
+
+    def sealed(self, key: bytes) -> bytes | None:
+        """A span of a stripe as members hold it; only its seal says whether it is what was kept."""
+
+    def keep_sealed(self, spans: Mapping[bytes, bytes]) -> None:
+        """Keep spans that were opened."""
+
+    def damaged(self, key: bytes) -> None:
+        """A kept span did not open."""
+
+    def flight(self, key: bytes) -> AbstractContextManager[bool]:
+        """Hold while the stripe `key` is fetched. True where somebody else was at it first, and may have kept it."""
 
 
 class KeyTable(Protocol):

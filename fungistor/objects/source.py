@@ -19,6 +19,7 @@ from fungistor.dag.cid import CID
 from fungistor.errors import NotFoundError
 from fungistor.limits import MIB
 from fungistor.objects.manifest_reader import ManifestReader
+from fungistor.objects.ports import ReadCache
 from fungistor.objects.stripe_reader import StripeReader, Wanted
 
 WINDOW_BYTES_MAX = 8 * MIB
@@ -43,6 +44,11 @@ ENTRIES_REMEMBERED_MAX = 65_536
 """Entries of nodes already met, a source. Beyond it the oldest nodes are looked up in the map again."""
 
 
+KEPT_BYTES_MAX = 64 * MIB
+"""Of one pass over an object, what is kept on disk: what lies beyond is mostly never read again, and writing it took a
+fifth of the time of reading it."""
+
+
 class ReadThreads:
     """The threads of one process that read stripes for all sources."""
 
@@ -50,13 +56,20 @@ class ReadThreads:
         self.reader = reader
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
 
-    def submit(self, manifest: ManifestReader, slot: int, wanted: Sequence[Wanted]) -> Future[list[bytes]]:
+    @property
+    def cache(self) -> ReadCache | None:
+        """What was read before."""
+        return self.reader.cache
+
+    def submit(
+        self, manifest: ManifestReader, slot: int, wanted: Sequence[Wanted], *, keep: bool
+    ) -> Future[list[bytes]]:
         """Read blocks of one stripe in a thread."""
         context = contextvars.copy_context()  # so that whoever waits for it sees whom it waits for
-        return self._pool.submit(context.run, self._read, manifest, slot, wanted)
+        return self._pool.submit(context.run, self._read, manifest, slot, wanted, keep)
 
-    def _read(self, manifest: ManifestReader, slot: int, wanted: Sequence[Wanted]) -> list[bytes]:
-        return self.reader.read_blocks(manifest.slot(slot), wanted)
+    def _read(self, manifest: ManifestReader, slot: int, wanted: Sequence[Wanted], keep: bool) -> list[bytes]:
+        return self.reader.read_blocks(manifest.slot(slot), wanted, keep=keep)
 
     def close(self) -> None:
         """Let the threads finish what they are at."""
@@ -95,6 +108,7 @@ class ObjectSource:
         self._groups: dict[bytes, _Group] = {}
         self._running: list[_Group] = []
         self._ahead = 0
+        self._asked = 0
         self._window = WINDOW_BYTES_MIN
         self._taken_at = -math.inf
         self._closed = False
@@ -149,6 +163,9 @@ class ObjectSource:
                 )
             if not isinstance(entry, Stored):
                 raise NotFoundError(f"block {cid} is not stored with this object")
+            kept = self._kept(cid)
+            if kept is not None:
+                return kept
             self._pace()
             group = self._take(Wanted(cid.multihash, entry))
         try:
@@ -169,6 +186,17 @@ class ObjectSource:
             self._pump()
         return data
 
+    def _kept(self, cid: CID) -> bytes | None:
+        """A block from memory, unless it is being fetched already."""
+        cache = self._threads.cache
+        if cache is None or cid.multihash in self._groups:
+            return None
+        block = cache.block(cid.multihash)
+        if block is not None:
+            self._planned.pop(cid.multihash, None)
+            self._last = (cid.multihash, block)
+        return block
+
     def plain_bytes(self, cid: CID) -> int | None:
         """A stored block's length, told by the block map without fetching it."""
         with self._lock:
@@ -179,10 +207,11 @@ class ObjectSource:
         """These will be asked for, in this order and before what was hinted earlier."""
         with self._lock:
             fresh: dict[bytes, Wanted] = {}
+            cache = self._threads.cache
             for cid in cids:
                 if cid.multihash not in fresh and cid.multihash not in self._groups:
                     entry = self._find(cid)
-                    if isinstance(entry, Stored):
+                    if isinstance(entry, Stored) and not (cache is not None and cache.has_block(cid.multihash)):
                         fresh[cid.multihash] = Wanted(cid.multihash, entry)
             self._put_first(list(fresh.values()))
             self._pump()
@@ -276,7 +305,9 @@ class ObjectSource:
             last = self._planned.pop(head.multihash)
             wanted.append(head)
             size += head.entry.plain_bytes
-        group = _Group(self._threads.submit(self._manifest, wanted[0].entry.slot, wanted), wanted, last)
+        keep = self._asked < KEPT_BYTES_MAX
+        self._asked += size
+        group = _Group(self._threads.submit(self._manifest, wanted[0].entry.slot, wanted, keep=keep), wanted, last)
         self._running.append(group)
         self._ahead += group.bytes
         for block in wanted:

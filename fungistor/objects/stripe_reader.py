@@ -8,12 +8,14 @@ checking every tag of every healthy read was measured to cost a fifth of the spe
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from fungistor import trail
+from fungistor.cache.tiers import span_key
 from fungistor.coding import erasure
 from fungistor.coding.compress import Compression, decompress
 from fungistor.coding.manifest import ListSlot, Slot, Stored
@@ -21,8 +23,9 @@ from fungistor.coding.seal import block_aad, open_sealed
 from fungistor.coding.shard import payload_root, shard_tag
 from fungistor.dag.cid import verify
 from fungistor.errors import CorruptError, UnavailableError
+from fungistor.ids import StripeId
 from fungistor.limits import KIB
-from fungistor.objects.ports import ShardStore
+from fungistor.objects.ports import Buffer, ReadCache, ShardStore
 
 RANGE_SHARE = 4
 """A range is fetched by itself if it is at most this part of its shard. Who reads on in the same shard gets it whole:
@@ -66,6 +69,12 @@ class HeldStripe:
         self.drop()
         if len(self._buffer) < slot.k * slot.shard_bytes:
             self._buffer = bytearray(slot.k * slot.shard_bytes)
+
+    @property
+    def stripe_id(self) -> StripeId:
+        """Which stripe it is."""
+        assert self._slot is not None
+        return self._slot.stripe_id
 
     def _parity_buffer(self, index: int, size: int) -> memoryview:
         """A reused buffer for a shard that is not data; nothing holds on to what the last stripe left in it."""
@@ -171,12 +180,24 @@ class HeldStripe:
         return bool(liars)
 
 
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A run of a stripe's bytes. `open` raises CorruptError; told that the bytes were opened once, it may check less.
+    `multihash` of the block that they are, if they are one."""
+
+    offset: int
+    length: int
+    open: Callable[[Buffer, bool], bytes]
+    multihash: bytes | None = None
+
+
 class StripeReader:
     """Thread-safe; each thread keeps the last stripe it held, since the next blocks mostly lie in it."""
 
-    def __init__(self, store: ShardStore, on_corrupt: OnCorrupt) -> None:
+    def __init__(self, store: ShardStore, on_corrupt: OnCorrupt, cache: ReadCache | None = None) -> None:
         self._store = store
         self._on_corrupt = on_corrupt
+        self.cache = cache
         self._local = threading.local()
 
     def _held(self) -> HeldStripe:
@@ -189,50 +210,105 @@ class StripeReader:
         """Drop what this thread holds, so that the next read asks the members again."""
         self._held().drop()
 
-    def read_blocks(self, slot: ListSlot, wanted: Sequence[Wanted]) -> list[bytes]:
-        """Open blocks of one stripe, each verified against its multihash.
+    def read_blocks(self, slot: ListSlot, wanted: Sequence[Wanted], *, keep: bool = True) -> list[bytes]:
+        """The plain bytes of some blocks of one stripe, verified, in the order asked for.
+
+        `keep` False: they are part of one pass over much, and need not be kept on disk.
 
         Raises:
-            NotEnoughShardsError: fewer than k honest shards can be had now.
-            CorruptError: honest shards do not give the block: the manifest is wrong.
+            NotEnoughShardsError: the stripe cannot be read now.
+            CorruptError: what its members hold and the manifest do not belong together.
         """
         offsets = list(itertools.accumulate(slot.block_lengths, initial=0))
         spans = []
         for block in wanted:
             if block.entry.number >= len(slot.block_lengths):
                 raise CorruptError(f"the block map names block {block.entry.number} of a stripe that has fewer")
-            spans.append((offsets[block.entry.number], slot.block_lengths[block.entry.number]))
-
-        def open_all(held: HeldStripe) -> list[bytes]:
-            return [_open(held.sealed(*span), block) for span, block in zip(spans, wanted, strict=True)]
-
+            spans.append(
+                _Span(
+                    offsets[block.entry.number],
+                    slot.block_lengths[block.entry.number],
+                    functools.partial(_open, block),
+                    block.multihash,
+                )
+            )
         with trail.phase("block"):
-            return self._read(slot.slot, spans, open_all)
+            return self._read(slot.slot, spans, keep)
 
-    def read_span(self, slot: Slot, offset: int, length: int, opener: Callable[[memoryview], bytes]) -> bytes:
+    def read_span(self, slot: Slot, offset: int, length: int, opener: Callable[[Buffer], bytes]) -> bytes:
         """Open one run of a stripe's bytes, such as a manifest page, with `opener`, which raises CorruptError."""
         with trail.phase("manifest"):
-            return self._read(slot, [(offset, length)], lambda held: [opener(held.sealed(offset, length))])[0]
+            return self._read(slot, [_Span(offset, length, lambda sealed, _: opener(sealed))], True)[0]
 
-    def _read(
-        self, slot: Slot, spans: Sequence[tuple[int, int]], open_all: Callable[[HeldStripe], list[bytes]]
-    ) -> list[bytes]:
+    def _read(self, slot: Slot, spans: Sequence[_Span], keep: bool) -> list[bytes]:
+        cache = self.cache
+        if cache is None:
+            return self._from_members(slot, spans, None)
+        found = [self._kept(cache, slot, span) for span in spans]
+        if any(block is None for block in found):
+            with cache.flight(slot.stripe_id) as waited:
+                if waited:
+                    found = [
+                        self._kept(cache, slot, span) if block is None else block
+                        for span, block in zip(spans, found, strict=True)
+                    ]
+                self._fill(cache, slot, spans, found, keep)
+        return [block for block in found if block is not None]
+
+    def _kept(self, cache: ReadCache, slot: Slot, span: _Span) -> bytes | None:
+        if span.multihash is not None and (block := cache.block(span.multihash)) is not None:
+            return block
+        if not cache.keeps_sealed:
+            return None
+        key = span_key(slot.stripe_id, span.offset, span.length)
+        sealed = cache.sealed(key)
+        if sealed is None:
+            return None
+        try:
+            block = span.open(sealed, True)
+        except CorruptError:
+            cache.damaged(key)
+            return None
+        if span.multihash is not None:
+            cache.keep_block(span.multihash, block)
+        return block
+
+    def _fill(
+        self, cache: ReadCache, slot: Slot, spans: Sequence[_Span], found: list[bytes | None], keep: bool
+    ) -> None:
+        """Bring from the members what was not kept, and keep it."""
+        places = [place for place, block in enumerate(found) if block is None]
+        if not places:
+            return
+        sealed: dict[bytes, bytes] | None = {} if keep and cache.keeps_sealed else None
+        fresh = self._from_members(slot, [spans[place] for place in places], sealed)
+        for place, block in zip(places, fresh, strict=True):
+            found[place] = block
+            multihash = spans[place].multihash
+            if multihash is not None:
+                cache.keep_block(multihash, block)
+        if sealed:
+            cache.keep_sealed(sealed)
+
+    def _from_members(self, slot: Slot, spans: Sequence[_Span], sealed: dict[bytes, bytes] | None) -> list[bytes]:
+        """Open spans as members give them. What was opened is copied to `sealed`, by its key."""
         indices: set[int] = set()
-        for offset, length in spans:
-            if length <= 0 or offset + length > slot.k * slot.shard_bytes:
+        for span in spans:
+            end = span.offset + span.length
+            if span.length <= 0 or end > slot.k * slot.shard_bytes:
                 raise CorruptError("a manifest names bytes beyond the end of their stripe")
-            indices.update(range(offset // slot.shard_bytes, (offset + length - 1) // slot.shard_bytes + 1))
+            indices.update(range(span.offset // slot.shard_bytes, (end - 1) // slot.shard_bytes + 1))
         held = self._held()
         held.hold(slot)
-        if held.bring_ranges(spans):
+        if held.bring_ranges([(span.offset, span.length) for span in spans]):
             # Bytes that do not open say nothing of who lied; whole shards do, by their tags.
             with contextlib.suppress(CorruptError):
-                return open_all(held)
+                return _opened(held, spans, sealed)
         # Each round expels at least one liar, and there are no more than k + m shards to lie.
         for _ in range(slot.k + slot.m + 1):
             held.bring(indices)
             try:
-                return open_all(held)
+                return _opened(held, spans, sealed)
             except CorruptError:
                 if not held.expel_liars():
                     held.drop()
@@ -240,10 +316,22 @@ class StripeReader:
         raise CorruptError("a stripe's shards keep changing while they are read")
 
 
-def _open(sealed: memoryview, block: Wanted) -> bytes:
+def _opened(held: HeldStripe, spans: Sequence[_Span], sealed: dict[bytes, bytes] | None) -> list[bytes]:
+    """Open spans that are at hand, and copy those that opened to `sealed`, by their keys."""
+    opened = [span.open(held.sealed(span.offset, span.length), False) for span in spans]
+    if sealed is not None:
+        for span in spans:
+            key = span_key(held.stripe_id, span.offset, span.length)
+            sealed[key] = bytes(held.sealed(span.offset, span.length))
+    return opened
+
+
+def _open(block: Wanted, sealed: Buffer, was_opened: bool) -> bytes:
+    """Open a block. One that was verified once needs its hash no more: the seal covers every bit of it."""
     entry = block.entry
     compression = Compression(entry.compression)
     packed = open_sealed(entry.key, sealed, block_aad(block.multihash, compression, entry.plain_bytes))
     plain = decompress(compression, packed, entry.plain_bytes)
-    verify(block.multihash, plain)
+    if not was_opened:
+        verify(block.multihash, plain)
     return plain

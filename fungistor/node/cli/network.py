@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fungistor.errors import FungiStorError
+from fungistor.node.cli import cache
 from fungistor.node.cli.output import Output
 from fungistor.node.cli.progress import ProgressLine
 from fungistor.node.control import ask
@@ -55,15 +56,16 @@ def status(arguments: argparse.Namespace, output: Output) -> int:
     home = Home.resolve(arguments.home)
     with network_of(home) as network:
         report = _with_processes(network.status(), home)
+    kept = cache.told(home)
     if output.as_json:
-        output.json_line(report.to_json())
+        output.json_line({**report.to_json(), "cache": kept})
         return 0
     columns = ("id", "state", "address", "zone", "reason")
     output.rows(report.members, ("MEMBER", "STATE", "ADDRESS", "ZONE", "REASON"), columns)
     up = sum(member.state in ("up", "slow") for member in report.members)
     output.line("")
     output.fields(
-        {**report.to_json(), "up": f"{up} of {len(report.members)}"},
+        {**report.to_json(), "cache": kept["bytes"], "up": f"{up} of {len(report.members)}"},
         (
             ("members up", "up"),
             ("objects", "objects"),
@@ -71,6 +73,7 @@ def status(arguments: argparse.Namespace, output: Output) -> int:
             ("unreadable", "unreadable"),
             ("owed shards", "owed_shards"),
             ("revision", "revision"),
+            ("cache", "cache:size"),
         ),
     )
     if not report.sync:

@@ -71,6 +71,7 @@ def build_parser() -> Parser:
     _add_car(commands)
     _add_network(commands)
     _add_member(commands)
+    _add_cache(commands)
     _add(
         commands, "zdb", "run one member daemon by itself", "fungistor zdb --data d --index i --port 9900", "other:zdb"
     )
@@ -132,6 +133,16 @@ def _add_up(commands: Commands[Parser]) -> None:
     parser.add_argument("--no-sync", action="store_true", help="nothing waits for the disk: for trials and benchmarks")
     _not_yet(parser, "--admin", "where operators' pages are served")
     _not_yet(parser, "--gateway-hosts", "subdomain and DNSLink hosts, in Kubo's JSON")
+
+
+def _add_cache(commands: Commands[Parser]) -> None:
+    parser = _add(commands, "cache", "look after what the gateway keeps on disk", "fungistor cache purge", "")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    purge = _add(
+        verbs, "purge", "forget all that is kept, or one object's blocks", "fungistor cache purge", "cache:purge"
+    )
+    purge.add_argument("cid", nargs="?", metavar="CID", help="an object's root, or one block")
+    _add(verbs, "status", "say how much is kept", "fungistor cache status", "cache:status")
 
 
 def _add_content(commands: Commands[Parser]) -> None:

@@ -38,7 +38,9 @@ class Recording(ReadThreads):
         super().__init__(network.threads.reader, 1)
         self.groups: list[list[bytes]] = []
 
-    def submit(self, manifest: ManifestReader, slot: int, wanted: Sequence[Wanted]) -> Future[list[bytes]]:
+    def submit(
+        self, manifest: ManifestReader, slot: int, wanted: Sequence[Wanted], *, keep: bool
+    ) -> Future[list[bytes]]:
         self.groups.append([block.multihash for block in wanted])
         future: Future[list[bytes]] = Future()
         try:

@@ -40,7 +40,7 @@ class World:
         """Read bytes of the stripe as a block is read; they must be the right ones."""
         expected = self.stripe.data[offset : offset + length]
 
-        def opener(sealed: memoryview) -> bytes:
+        def opener(sealed: bytes | bytearray | memoryview) -> bytes:
             if sealed != expected:
                 raise CorruptError("these are other bytes")
             return bytes(sealed)
