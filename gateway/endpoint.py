@@ -22,12 +22,14 @@ from fungistor.errors import FungiStorError, UnavailableError
 from gateway import content as content_answers
 from gateway import headers
 from gateway.backend import Content
+from gateway.budget import Share
 from gateway.errors import FirstByteTimeoutError, RefusedError, as_json, as_text, problem_of
 from gateway.negotiation import accepts
 from gateway.pages.problem import problem_page
 from gateway.requests import Answer, Buffer, Request
 from gateway.settings import PIECE_BYTES
-from gateway.streams import Share, SlowReaderError, SourceStack, StalledBodyError, Step, Streamer, take_step
+from gateway.steps import SourceStack, Step, take_step
+from gateway.streams import SlowReaderError, StalledBodyError, Streamer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

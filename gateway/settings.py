@@ -13,8 +13,7 @@ STEP_BYTES_MAX = STEP_BYTES + BLOCK_BYTES_MAX
 """A step one byte short takes one more block."""
 
 PIECE_BYTES = 512 * KIB
-"""What is handed to the transport at once: the unit in which a slow reader's progress is judged. At 128 KiB the calls
-in between took a tenth of the worker's time for 1 GiB."""
+"""The unit in which a slow reader's progress is judged."""
 
 
 @dataclass(frozen=True, slots=True)

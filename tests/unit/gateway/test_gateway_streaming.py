@@ -21,7 +21,7 @@ from fungistor.testing.memory_content import MemoryContent
 from gateway.app import create_app
 from gateway.pages.listing import SORT_ENTRIES_MAX
 from gateway.settings import STEP_BYTES_MAX, Settings
-from gateway.streams import SourceStack, take_step
+from gateway.steps import SourceStack, take_step
 from tests.unit.gateway.live import Live, serving, wait_until
 
 MIB = 1 << 20
