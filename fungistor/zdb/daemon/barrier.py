@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from fungistor.zdb.daemon.files import close_all, sync_directory
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.segments import Unsynced
 from fungistor.zdb.daemon.store import Store
@@ -46,18 +45,10 @@ class Barrier:
     def _begin(self) -> None:
         self._running, self._waiting = self._waiting, []
         work: list[tuple[Namespace, Unsynced]] = []
-        try:
-            for namespace in self._store.namespaces.values():
-                unsynced = namespace.segments.take_unsynced()
-                if unsynced.fds or unsynced.directories:
-                    work.append((namespace, unsynced))
-        except OSError as error:
-            # What was taken is not handed back: those namespaces cannot say any more what of them is on disk.
-            for _, unsynced in work:
-                close_all(unsynced.fds)
-            reason = f"no flush possible: {error.strerror}"
-            self._loop.call_soon(self._finished, [(namespace, reason) for namespace, _ in work], False)
-            return
+        for namespace in self._store.namespaces.values():
+            unsynced = namespace.segments.take_unsynced()
+            if unsynced.files or unsynced.directories:
+                work.append((namespace, unsynced))
         if not work:
             self._loop.call_soon(self._finished, [])
             return
@@ -79,14 +70,14 @@ class Barrier:
                 self._store.note_durable(namespace, unsynced.newest)
         self._finished(failed)
 
-    def _finished(self, failed: list[tuple[Namespace, str]], begun: bool = True) -> None:
+    def _finished(self, failed: list[tuple[Namespace, str]]) -> None:
         self.rounds += 1
         for namespace, reason in failed:
             # The kernel may have thrown the pages away and says so once: what is in the file now is not known.
             namespace.broken = reason
             name = os.fsdecode(namespace.name)
             sys.stderr.write(f"zdb: namespace {name} takes no writes until restart: {reason}\n")
-        whole = begun and not any(namespace.broken for namespace in self._store.namespaces.values())
+        whole = not any(namespace.broken for namespace in self._store.namespaces.values())
         callbacks, self._running = self._running, []
         for done in callbacks:
             done(whole)
@@ -109,14 +100,7 @@ def sync_round(work: list[tuple[Namespace, Unsynced]]) -> list[tuple[Namespace, 
     failed = []
     for namespace, unsynced in work:
         try:
-            for fd in unsynced.fds:
-                os.fdatasync(fd)
-            for directory in unsynced.directories:
-                sync_directory(directory)
-        except FileNotFoundError:
-            pass  # removed meanwhile, by a command that came after what this barrier covers
+            unsynced.sync()
         except OSError as error:
             failed.append((namespace, f"fsync failed: {error.strerror}"))
-        finally:
-            close_all(unsynced.fds)
     return failed

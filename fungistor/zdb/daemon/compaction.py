@@ -234,15 +234,9 @@ def compact_now(store: Store, namespace: Namespace, *, percent: int) -> Iterator
         if step is Step.BARRIER and store.durable:
             unsynced = namespace.segments.take_unsynced()
             try:
-                for fd in unsynced.fds:
-                    os.fdatasync(fd)
-                for directory in unsynced.directories:
-                    sync_directory(directory)
+                unsynced.sync()
             except OSError as error:
                 raise PassEnded(f"fsync failed: {error.strerror}") from error
-            finally:
-                for fd in unsynced.fds:
-                    os.close(fd)
             store.note_durable(namespace, unsynced.newest)
         yield outcome
     yield outcome

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 Buffer = bytes | bytearray | memoryview
 
 _OPEN_FILES_MAX: Final = 64
 """Older segments kept open over all namespaces; an open costs 5 us, so this only has to catch the hot ones."""
+_OPEN_PAIRS_MAX: Final = 128
+"""Newest pairs kept open over all namespaces, two descriptors each: a tenth of what a process may usually have."""
 
 
 def write_all(fd: int, parts: Sequence[Buffer], offset: int) -> None:
@@ -31,6 +33,19 @@ def write_all(fd: int, parts: Sequence[Buffer], offset: int) -> None:
     whole = memoryview(b"".join(parts))
     while written < total:
         written += os.pwrite(fd, whole[written:], offset + written)
+
+
+def sync_file(path: str) -> None:
+    """Make a file's bytes durable, whoever wrote them.
+
+    Raises:
+        OSError: the disk refused, or the file is gone.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def sync_directory(path: str) -> None:
@@ -91,11 +106,41 @@ def read_file(path: str) -> bytes | None:
         return None
 
 
+class Pair(Protocol):
+    """A newest pair of files that is open."""
+
+    recent: bool
+    """Whether it was used since it was last looked at."""
+
+    def let_go(self) -> None:
+        """Close both files; the next use opens them again."""
+
+
 class OpenFiles:
-    """Descriptors of older segments, the least used closed first."""
+    """All descriptors of a daemon's files: older segments, the least used closed first, and newest pairs."""
 
     def __init__(self) -> None:
         self._fds: OrderedDict[str, int] = OrderedDict()
+        self._pairs: deque[Pair] = deque()
+
+    def admit(self, pair: Pair) -> None:
+        """Note that a newest pair was opened; another is let go where that is one too many.
+
+        Second chance: a use is then one attribute set, not a move in a list.
+        """
+        while len(self._pairs) >= _OPEN_PAIRS_MAX:
+            oldest = self._pairs.popleft()
+            if oldest.recent:
+                oldest.recent = False
+                self._pairs.append(oldest)
+            else:
+                oldest.let_go()
+        self._pairs.append(pair)
+
+    def leave(self, pair: Pair) -> None:
+        """Note that a newest pair was closed by its owner."""
+        with contextlib.suppress(ValueError):
+            self._pairs.remove(pair)
 
     def get(self, path: str, *, writable: bool) -> int:
         """Return a descriptor of the file, which stays the cache's own.

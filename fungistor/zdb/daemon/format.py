@@ -7,6 +7,7 @@ nothing here touches a file. `docs/formats/zdb.md` has the tables.
 from __future__ import annotations
 
 import struct
+from ctypes import c_char
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -43,17 +44,13 @@ CURSOR: Final = Struct("<BIIII")
 """Key length, index file, payload length, offset of the index record, payload checksum."""
 
 ENTRY: Final = Struct("<6I")
-"""A live key in memory: file, data offset, payload length, checksum, unix time, offset of the index record.
-
-Packed, a key costs a 64-byte object beside its own bytes; a tuple of six integers would cost four times that.
-"""
+"""A live key in memory: file, data offset, payload length, checksum, unix time, offset of the index record."""
 
 _DESCRIPTOR: Final = Struct("<IBBQB")
 _CHECKPOINT_HEAD: Final = Struct("<4sIIII")
 _CHECKPOINT_SEGMENT: Final = Struct("<6I")
 _CHECKPOINT_MAGIC: Final = b"FZC0"
 _U32: Final = Struct("<I")
-_CRC_CHUNK_BYTES: Final = 32 << 10
 
 
 def checksum(payload: bytes) -> int:
@@ -62,17 +59,16 @@ def checksum(payload: bytes) -> int:
 
 
 def checksum_of(payload: bytes | memoryview) -> int:
-    """Return `checksum` of bytes that may lie in a reused buffer.
+    """Return `checksum` of bytes that may lie in a reused, writable buffer.
 
-    The library takes nothing but `bytes`, so a buffer goes through it in pieces that stay in the core's own cache:
-    one copy of a whole value would touch fresh pages and cost several times the checksum.
+    The library takes no buffer that has to be released after use, as a memoryview has; a ctypes array over the same
+    bytes has not, and so nothing is copied.
     """
     if isinstance(payload, bytes):
         return checksum(payload)
-    crc = 0xFFFFFFFF
-    for start in range(0, len(payload), _CRC_CHUNK_BYTES):
-        crc = int(_crc32c_extend(crc, bytes(payload[start : start + _CRC_CHUNK_BYTES])))
-    return crc ^ 0xFFFFFFFF
+    if payload.readonly or not payload.nbytes:
+        return checksum(bytes(payload))
+    return int(_crc32c_extend(0xFFFFFFFF, (c_char * payload.nbytes).from_buffer(payload))) ^ 0xFFFFFFFF
 
 
 def data_header(file_id: int) -> bytes:

@@ -6,13 +6,12 @@ import os
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
     DATA_RECORD,
     DELETED,
-    ENTRY,
     INDEX_HEADER,
     INDEX_RECORD,
     MODE_SEQUENTIAL,
@@ -23,6 +22,7 @@ from fungistor.zdb.daemon.format import (
     checksum_of,
     parse_index_record,
 )
+from fungistor.zdb.daemon.keytable import Entry, KeyTable
 from fungistor.zdb.daemon.segments import Segments, Write, WriteError
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
 from fungistor.zdb.daemon.wire import ReplyError
@@ -67,7 +67,7 @@ class Faults:
     data_error_last: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Put:
     """One SET: the value may lie in a reused buffer, so it is used up before the call returns."""
 
@@ -80,7 +80,7 @@ class Put:
 class Live:
     """The live keys and the sums over them."""
 
-    keys: dict[bytes, bytes] = field(default_factory=dict)
+    keys: KeyTable = field(default_factory=KeyTable)
     payload_bytes: int = 0
     key_bytes: int = 0
 
@@ -93,12 +93,12 @@ class _Batch:
     def __init__(self) -> None:
         self.positions: list[int] = []
         self.writes: list[Write] = []
-        self.olds: list[tuple[int, ...] | None] = []
+        self.olds: list[Entry | None] = []
         self.data_bytes = 0
         self.index_bytes = 0
         self.grown = 0
 
-    def add(self, position: int, write: Write, old: tuple[int, ...] | None) -> None:
+    def add(self, position: int, write: Write, old: Entry | None) -> None:
         """Take one more."""
         self.positions.append(position)
         self.writes.append(write)
@@ -177,12 +177,11 @@ class Namespace:
         self.unflagged = False
         self.offsets = None
 
-    def entry(self, key: bytes) -> tuple[int, ...] | None:
+    def entry(self, key: bytes) -> Entry | None:
         """Return (file, data offset, length, checksum, time, index offset) of a live key."""
-        packed = self.live.keys.get(key)
-        return None if packed is None else ENTRY.unpack(packed)
+        return self.live.keys.get(key)
 
-    def place(self, key: bytes, entry: tuple[int, ...]) -> tuple[int, int]:
+    def place(self, key: bytes, entry: Entry) -> tuple[int, int]:
         """Return the index file and offset of a live key's record."""
         return (entry[0], entry[5]) if self.slots is None else self.slots.place(key)
 
@@ -203,13 +202,13 @@ class Namespace:
                 raise
             raise MissingFileError(path) from None
 
-    def read(self, key: bytes, entry: tuple[int, ...]) -> bytes:
+    def read(self, key: bytes, entry: Entry) -> bytes:
         """Return the value, its checksum verified.
 
         Raises:
             DamagedError: it cannot be read, or is not what was stored.
         """
-        file_id, offset, length, crc = entry[:4]
+        file_id, offset, length, crc, _, _ = entry
         start = DATA_RECORD.size + len(key)
         try:
             fd = self.require(file_id)
@@ -222,14 +221,36 @@ class Namespace:
         except OSError as error:
             self._data_fault(error)
             raise DamagedError(str(error)) from error
-        self.io.data_read_bytes += len(head) + len(value)
+        self.io.data_read_bytes += start + length
         self._check_head(head, key, entry)
         if len(value) != length or checksum(value) != crc:
-            self._data_fault(None)
-            raise DamagedError(f"d{file_id} at {offset}: value fails its checksum")
+            self._failed_checksum(entry)
         return value
 
-    def read_range(self, key: bytes, entry: tuple[int, ...], first: int, count: int) -> bytes:
+    def read_into(self, key: bytes, entry: Entry, buffer: memoryview) -> memoryview:
+        """Read the value into a buffer that is reused, and return the part that is the value, its checksum verified.
+
+        Raises:
+            DamagedError: it cannot be read, or is not what was stored.
+        """
+        head = bytearray(DATA_RECORD.size + len(key))
+        value = buffer[: entry[2]]
+        try:
+            count = os.preadv(self.require(entry[0]), [head, value], entry[1])
+        except OSError as error:
+            self._data_fault(error)
+            raise DamagedError(str(error)) from error
+        self.io.data_read_bytes += count
+        self._check_head(bytes(head[:count]), key, entry)
+        if count != len(head) + len(value) or checksum_of(value) != entry[3]:
+            self._failed_checksum(entry)
+        return value
+
+    def _failed_checksum(self, entry: Entry) -> NoReturn:
+        self._data_fault(None)
+        raise DamagedError(f"d{entry[0]} at {entry[1]}: value fails its checksum")
+
+    def read_range(self, key: bytes, entry: Entry, first: int, count: int) -> bytes:
         """Return part of the value. Its head is checked, its bytes cannot be: the checksum covers the whole value.
 
         Raises:
@@ -251,7 +272,7 @@ class Namespace:
             raise DamagedError(f"d{file_id} at {offset}: value is cut short")
         return part
 
-    def check(self, key: bytes, entry: tuple[int, ...]) -> int:
+    def check(self, key: bytes, entry: Entry) -> int:
         """Return 1 if the stored value is whole, 0 if it is damaged, -1 if it cannot be read."""
         try:
             os.fstat(self.require(entry[0]))
@@ -262,7 +283,7 @@ class Namespace:
             return -1 if isinstance(error.__cause__, OSError) else 0
         return 1
 
-    def _check_head(self, head: bytes, key: bytes, entry: tuple[int, ...]) -> None:
+    def _check_head(self, head: bytes, key: bytes, entry: Entry) -> None:
         """Compare the record's head on disk with the index: an index that points elsewhere must not be believed."""
         if len(head) == DATA_RECORD.size + len(key):
             key_bytes, length, _, crc, flags, _ = DATA_RECORD.unpack_from(head)
@@ -345,7 +366,7 @@ class Namespace:
             raise ReplyError(f"Cannot write {error.where} right now") from error
         return put.key
 
-    def _update_id(self, write: Write, old: tuple[int, ...], slots: Slots) -> None:
+    def _update_id(self, write: Write, old: Entry, slots: Slots) -> None:
         slot = slots.place(write.key)
         try:
             current = parse_index_record(os.pread(self.segments.index_fd(slot[0]), SLOT_BYTES, slot[1]), 0, slot[1])
@@ -359,15 +380,15 @@ class Namespace:
             self._write_fault(error)
             raise
         size = len(write.payload)
-        self.live.keys[write.key] = ENTRY.pack(
-            self.segments.ends.file_id, write.data_offset, size, write.crc, write.timestamp, slot[1]
+        self.live.keys.put(
+            write.key, (self.segments.ends.file_id, write.data_offset, size, write.crc, write.timestamp, slot[1])
         )
         self.live.payload_bytes += size - old[2]
         self.io.data_write_bytes += DATA_RECORD.size + ID_BYTES + size
         self.io.index_write_bytes += 2 * SLOT_BYTES
         self.next_id += 1
 
-    def _prepare(self, put: Put, grown: int) -> tuple[Write | None, tuple[int, ...] | None]:
+    def _prepare(self, put: Put, grown: int) -> tuple[Write | None, Entry | None]:
         """Return what to append for a put and the version it supersedes; nothing when it changes nothing."""
         old = self.entry(put.key)
         size = len(put.value)
@@ -395,7 +416,7 @@ class Namespace:
                 except ReplyError as error:
                     answers[position] = error
 
-    def carry(self, key: bytes, entry: tuple[int, ...], value: bytes) -> None:
+    def carry(self, key: bytes, entry: Entry, value: bytes) -> None:
         """Write a live value again, at the end, with its time: what was before it is no history any more.
 
         Raises:
@@ -410,7 +431,7 @@ class Namespace:
         else:
             self._update_id(write, entry, self.slots)
 
-    def delete(self, key: bytes, entry: tuple[int, ...], timestamp: int) -> None:
+    def delete(self, key: bytes, entry: Entry, timestamp: int) -> None:
         """Delete a live key.
 
         Raises:
@@ -424,7 +445,7 @@ class Namespace:
             raise ReplyError(f"Cannot delete key ({error.where})") from error
         self.io.data_write_bytes += DATA_RECORD.size + len(key)
         self.io.index_write_bytes += 1
-        del self.live.keys[key]
+        self.live.keys.pop(key)
         self.live.payload_bytes -= entry[2]
         self.live.key_bytes -= len(key)
 
@@ -450,38 +471,38 @@ class Namespace:
         if self.broken:
             raise ReplyError("Cannot write data right now")
 
-    def _check_allowed(self, old: tuple[int, ...] | None, size: int, grown: int) -> None:
-        self._check_writable()
-        if self.descriptor.worm and old is not None:
+    def _check_allowed(self, old: Entry | None, size: int, grown: int) -> None:
+        if self.broken:
+            self._check_writable()
+        if old is not None and self.descriptor.worm:
             raise ReplyError("Namespace is protected by worm mode")
         limit = self.descriptor.maxsize
-        freed = old[2] if old is not None else 0
-        if limit and self.live.payload_bytes + grown + size > limit + freed:
-            raise ReplyError("No space left on this namespace")
+        if limit:
+            freed = old[2] if old is not None else 0
+            if self.live.payload_bytes + grown + size > limit + freed:
+                raise ReplyError("No space left on this namespace")
 
-    def _same(self, put: Put, old: tuple[int, ...]) -> bool:
+    def _same(self, put: Put, old: Entry) -> bool:
         """Whether the stored value is this one; one that cannot be read is not, so that a SET mends it."""
         try:
             return self.read(put.key, old) == put.value
         except DamagedError:
             return False
 
-    def _commit(self, writes: list[Write], olds: list[tuple[int, ...] | None]) -> None:
+    def _commit(self, writes: list[Write], olds: list[Entry | None]) -> None:
         try:
             self.segments.append(writes)
         except WriteError as error:
             self._write_fault(error)
             raise
         file_id = self.segments.ends.file_id
-        live = self.live
+        live, io, put = self.live, self.io, self.live.keys.put
         for write, old in zip(writes, olds, strict=True):
             key, size = write.key, len(write.payload)
-            live.keys[key] = ENTRY.pack(
-                file_id, write.data_offset, size, write.crc, write.timestamp, write.index_offset
-            )
+            put(key, (file_id, write.data_offset, size, write.crc, write.timestamp, write.index_offset))
             live.payload_bytes += size
-            self.io.data_write_bytes += DATA_RECORD.size + len(key) + size
-            self.io.index_write_bytes += INDEX_RECORD.size + len(key)
+            io.data_write_bytes += DATA_RECORD.size + len(key) + size
+            io.index_write_bytes += INDEX_RECORD.size + len(key)
             if old is None:
                 live.key_bytes += len(key)
                 self.next_id += 1

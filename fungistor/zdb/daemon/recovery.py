@@ -17,7 +17,6 @@ from fungistor.zdb.daemon.files import create_file, replace_file, write_all
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
     DELETED,
-    ENTRY,
     INDEX_FLAGS_AT,
     INDEX_HEADER,
     INDEX_RECORD,
@@ -30,6 +29,7 @@ from fungistor.zdb.daemon.format import (
     data_header,
     index_header,
 )
+from fungistor.zdb.daemon.keytable import Entry, KeyTable
 from fungistor.zdb.daemon.matching import IndexRest, Settled, Witness, index_rest, reconciled, settle, strip_torn
 from fungistor.zdb.daemon.recovery_files import (
     PairFiles,
@@ -49,7 +49,7 @@ MODE_NAMES: Final = ("user", "seq")
 
 @dataclass(slots=True)
 class _Loader(PairFiles):
-    keys: dict[bytes, bytes] = field(default_factory=dict)
+    keys: KeyTable = field(default_factory=KeyTable)
     superseded: list[tuple[int, int]] = field(default_factory=list)
     flagged: set[tuple[int, int]] = field(default_factory=set)
     index_records: int = 0
@@ -59,19 +59,18 @@ class _Loader(PairFiles):
 
     # replay
 
-    def put(self, key: bytes, entry: bytes) -> None:
+    def put(self, key: bytes, entry: Entry) -> None:
         """The key has a new version."""
-        self.drop(key)
-        self.keys[key] = entry
+        self._superseded(self.keys.get(key))
+        self.keys.put(key, entry)
 
     def drop(self, key: bytes) -> None:
         """The key's version so far is none any more; its index record has to say so."""
-        old = self.keys.pop(key, None)
-        if old is None:
-            return
-        file_id, _, _, _, _, index_offset = ENTRY.unpack(old)
-        if index_offset and (file_id, index_offset) not in self.flagged:
-            self.superseded.append((file_id, index_offset))
+        self._superseded(self.keys.pop(key))
+
+    def _superseded(self, old: Entry | None) -> None:
+        if old is not None and old[5] and (old[0], old[5]) not in self.flagged:
+            self.superseded.append((old[0], old[5]))
 
     # one pair of files
 
@@ -161,9 +160,10 @@ class _Loader(PairFiles):
         while at + size <= end:
             key_bytes, data_offset, length, _, flags, _, timestamp, crc, _, _ = unpack(index, at)
             key = index[at + size : at + size + key_bytes]
-            self.drop(key)
-            if not flags & DELETED:
-                self.keys[key] = ENTRY.pack(file_id, data_offset, length, crc, timestamp, at)
+            if flags & DELETED:
+                self.drop(key)
+            else:
+                self.put(key, (file_id, data_offset, length, crc, timestamp, at))
             at += size + key_bytes
             self.index_records += 1
 
@@ -193,7 +193,7 @@ class _Loader(PairFiles):
             self.flagged.add((file_id, index_offset))
         self.put(
             record.key,
-            ENTRY.pack(file_id, record.offset, record.payload_bytes, record.crc, record.timestamp, index_offset),
+            (file_id, record.offset, record.payload_bytes, record.crc, record.timestamp, index_offset),
         )
 
     def _rebuild(self, file_id: int, data_fd: int, walk: Walk, rest: IndexRest) -> SegmentMark:
@@ -211,10 +211,7 @@ class _Loader(PairFiles):
                 len(record.key), record.offset, record.payload_bytes, last, 0, file_id,
                 record.timestamp, record.crc, 0, 0,
             ) + record.key  # fmt: skip
-            self.put(
-                record.key,
-                ENTRY.pack(file_id, record.offset, record.payload_bytes, record.crc, record.timestamp, offset),
-            )
+            self.put(record.key, (file_id, record.offset, record.payload_bytes, record.crc, record.timestamp, offset))
             last = offset
             count += 1
         replace_file(f"{self.index_path}/i{file_id}", bytes(body), sync=False)
@@ -228,19 +225,18 @@ class _Loader(PairFiles):
 
     def finish(self, marks: dict[int, SegmentMark]) -> None:
         """Bring the index files in line with the replay: flags, and records that only the data had."""
-        missing: dict[int, list[bytes]] = {}
+        missing: dict[int, list[tuple[int, bytes]]] = {}
         restored = 0
-        for key, packed in self.keys.items():
-            file_id, _, _, _, _, index_offset = ENTRY.unpack(packed)
+        for key, (file_id, offset, _, _, _, index_offset) in self.keys.items():
             if not index_offset:
-                missing.setdefault(file_id, []).append(key)
+                missing.setdefault(file_id, []).append((offset, key))
             elif (file_id, index_offset) in self.flagged:
                 self._flag(file_id, index_offset, 0)
                 restored += 1
         for file_id, index_offset in self.superseded:
             self._flag(file_id, index_offset, DELETED)
         for file_id, keys in missing.items():
-            marks[file_id] = self._add_records(marks[file_id], keys)
+            marks[file_id] = self._add_records(marks[file_id], [key for _, key in sorted(keys)])
         if restored:
             self.report.append(f"{restored} index records were marked deleted, which the data does not say: restored")
         if self.superseded:
@@ -261,10 +257,12 @@ class _Loader(PairFiles):
         body = bytearray()
         last = mark.index_last
         for key in keys:
-            file_id, offset, length, crc, timestamp, _ = ENTRY.unpack(self.keys[key])
+            entry = self.keys.get(key)
+            assert entry is not None, "it is live"
+            file_id, offset, length, crc, timestamp, _ = entry
             at = mark.index_end + len(body)
             body += INDEX_RECORD.pack(len(key), offset, length, last, 0, file_id, timestamp, crc, 0, 0) + key
-            self.keys[key] = ENTRY.pack(file_id, offset, length, crc, timestamp, at)
+            self.keys.put(key, (file_id, offset, length, crc, timestamp, at))
             last = at
         fd = os.open(f"{self.index_path}/i{mark.file_id}", os.O_RDWR | os.O_CLOEXEC)
         try:

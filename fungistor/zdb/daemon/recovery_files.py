@@ -28,6 +28,7 @@ from fungistor.zdb.daemon.format import (
     index_header,
     parse_data_record,
 )
+from fungistor.zdb.daemon.keytable import KeyTable
 from fungistor.zdb.daemon.segments import Ends
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots
 
@@ -38,7 +39,7 @@ _NUMBERED: Final = re.compile(r"[di](0|[1-9][0-9]{0,9})")
 class Recovered:
     """A namespace's live keys, where its newest files end, and what had to be done to get there."""
 
-    keys: dict[bytes, bytes]
+    keys: KeyTable
     ends: Ends
     index_records: int
     report: list[str]

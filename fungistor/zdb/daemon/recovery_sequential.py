@@ -16,7 +16,6 @@ from fungistor.zdb.daemon.files import replace_file
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
     DELETED,
-    ENTRY,
     INDEX_HEADER,
     SLOT_BYTES,
     DataRecord,
@@ -27,6 +26,7 @@ from fungistor.zdb.daemon.format import (
     pack_index_record,
     parse_index_record,
 )
+from fungistor.zdb.daemon.keytable import KeyTable
 from fungistor.zdb.daemon.recovery_files import PairFiles, Recovered
 from fungistor.zdb.daemon.segments import Ends
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
@@ -227,7 +227,7 @@ class SequentialLoader(PairFiles):
 
     def _recovered(self, numbers: list[int], marks: dict[int, SegmentMark]) -> Recovered:
         slots = Slots()
-        keys: dict[bytes, bytes] = {}
+        keys = KeyTable()
         for number in numbers:
             slots.begin(number, self.firsts[number])
         for slot in range(self._count):
@@ -235,10 +235,11 @@ class SequentialLoader(PairFiles):
             key = id_bytes(slot)
             if record.flags & DELETED or record.key != key:
                 continue
-            keys[key] = ENTRY.pack(
-                record.data_file, record.data_offset, record.payload_bytes, record.crc, record.timestamp,
-                slots.place(key)[1],
-            )  # fmt: skip
+            offset = slots.place(key)[1]
+            keys.put(
+                key,
+                (record.data_file, record.data_offset, record.payload_bytes, record.crc, record.timestamp, offset),
+            )
         newest = numbers[-1]
         settled = {}
         for number, mark in marks.items():

@@ -8,12 +8,21 @@ leaves one live version too many, never one too few.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from fungistor.zdb.daemon.files import Buffer, OpenFiles, close_all, create_file, write_all
+from fungistor.zdb.daemon.files import (
+    Buffer,
+    OpenFiles,
+    close_all,
+    create_file,
+    sync_directory,
+    sync_file,
+    write_all,
+)
 from fungistor.zdb.daemon.format import (
     DATA_RECORD,
     DELETED,
@@ -69,16 +78,34 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Unsynced:
-    """What a barrier must make durable: descriptors that the taker owns, and directories."""
+    """What a barrier must make durable.
 
-    fds: tuple[int, ...]
+    By path: an open file that was closed meanwhile has lost nothing, because the kernel tells a failed flush to the
+    first who asks, also to who opened the file later.
+    """
+
+    files: tuple[str, ...]
     directories: tuple[str, ...]
     newest: int = 0
     """The data file that is appended to; those before it are whole."""
 
+    def sync(self) -> None:
+        """Make all of it durable, one descriptor at a time.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        for path in self.files:
+            # What is gone was removed by a command that came after all that this covers.
+            with contextlib.suppress(FileNotFoundError):
+                sync_file(path)
+        for directory in self.directories:
+            with contextlib.suppress(FileNotFoundError):
+                sync_directory(directory)
+
 
 class Segments:
-    """The open files of a namespace."""
+    """The files of a namespace, opened when they are needed."""
 
     def __init__(
         self, index_path: str, data_path: str, ends: Ends, open_files: OpenFiles, mode: int = MODE_USER
@@ -91,15 +118,13 @@ class Segments:
         """Index files that were changed in place, for `INDEX DIRTY`."""
         self._open_files = open_files
         self._dirty = False
-        self._retired: dict[int, int] = {}
+        self._retired: set[int] = set()
+        """Older data files with bytes that no barrier took yet."""
         self._directories: set[str] = set()
         self._torn = False
-        self._index_fd = os.open(f"{index_path}/i{ends.file_id}", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._data_fd = os.open(f"{data_path}/d{ends.file_id}", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            os.close(self._index_fd)
-            raise
+        self._index_fd = self._data_fd = -1
+        self._closed = False
+        self.recent = True
 
     # reading
 
@@ -110,6 +135,9 @@ class Segments:
             OSError: it is gone.
         """
         if file_id == self.ends.file_id:
+            self.recent = True
+            if self._data_fd < 0:
+                self._open_newest()
             return self._data_fd
         return self._open_files.get(f"{self.data_path}/d{file_id}", writable=False)
 
@@ -120,8 +148,29 @@ class Segments:
             OSError: it is gone.
         """
         if file_id == self.ends.file_id:
+            self.recent = True
+            if self._index_fd < 0:
+                self._open_newest()
             return self._index_fd
         return self._open_files.get(f"{self.index_path}/i{file_id}", writable=True)
+
+    def _open_newest(self) -> None:
+        if self._closed:
+            # A reply still being made must not read what lies under these names next.
+            raise OSError(errno.EBADF, "namespace is closed")
+        index_fd = os.open(f"{self.index_path}/i{self.ends.file_id}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._data_fd = os.open(f"{self.data_path}/d{self.ends.file_id}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            os.close(index_fd)
+            raise
+        self._index_fd = index_fd
+        self._open_files.admit(self)
+
+    def let_go(self) -> None:
+        """Close the newest pair until it is used again."""
+        close_all(fd for fd in (self._data_fd, self._index_fd) if fd >= 0)
+        self._data_fd = self._index_fd = -1
 
     # writing
 
@@ -145,7 +194,7 @@ class Segments:
             offset = ends.data_end
             for start in range(0, len(parts), _VECTOR_MAX):
                 chunk = parts[start : start + _VECTOR_MAX]
-                write_all(self._data_fd, chunk, offset)
+                write_all(self.data_fd(ends.file_id), chunk, offset)
                 offset += sum(map(len, chunk))
         except OSError as error:
             self._undo()
@@ -160,7 +209,7 @@ class Segments:
             ) + write.key  # fmt: skip
             index_last = write.index_offset
         try:
-            write_all(self._index_fd, [index], ends.index_end)
+            write_all(self.index_fd(ends.file_id), [index], ends.index_end)
         except OSError as error:
             self._undo()
             raise WriteError("index", error) from error
@@ -198,7 +247,7 @@ class Segments:
         self._dirty = True
         record = DATA_RECORD.pack(len(key), 0, self.ends.data_last, 0, DELETED, timestamp) + key
         try:
-            write_all(self._data_fd, [record], self.ends.data_end)
+            write_all(self.data_fd(self.ends.file_id), [record], self.ends.data_end)
         except OSError as error:
             self._undo()
             raise WriteError("data", error) from error
@@ -235,7 +284,7 @@ class Segments:
         parts, data_end, data_last = self._data_parts([write])
         self._dirty = True
         try:
-            write_all(self._data_fd, parts, ends.data_end)
+            write_all(self.data_fd(ends.file_id), parts, ends.data_end)
         except OSError as error:
             self._undo()
             raise WriteError("data", error) from error
@@ -246,7 +295,7 @@ class Segments:
         )  # fmt: skip
         kept_bytes = pack_index_record(kept)
         try:
-            write_all(self._index_fd, [kept_bytes], ends.index_end)
+            write_all(self.index_fd(ends.file_id), [kept_bytes], ends.index_end)
             os.pwrite(self.index_fd(slot[0]), pack_index_record(now), slot[1])
         except OSError as error:
             self._undo()
@@ -260,7 +309,7 @@ class Segments:
         Raises:
             OSError: the disk refused.
         """
-        write_all(self._index_fd, [index_header(self.ends.file_id, mode)], 0)
+        write_all(self.index_fd(self.ends.file_id), [index_header(self.ends.file_id, mode)], 0)
         self.mode = mode
 
     def rotate(self) -> None:
@@ -285,29 +334,26 @@ class Segments:
             with contextlib.suppress(OSError):
                 os.unlink(data_path)
             raise WriteError("index", error) from error
-        os.close(self._index_fd)
         if self._dirty:
-            self._retired[ends.file_id] = self._data_fd
-        else:
-            os.close(self._data_fd)
+            self._retired.add(ends.file_id)
+        if self._data_fd < 0:
+            self._open_files.admit(self)
+        self.let_go()
         self._data_fd, self._index_fd = data_fd, index_fd
         self._dirty = True
         self._directories.update((self.index_path, self.data_path))
         self.ends = Ends(new, len(data_header(new)), ends.data_last, len(index_header(new)), ends.index_last)
 
     def take_unsynced(self) -> Unsynced:
-        """Hand over what was written since this was last called.
-
-        Raises:
-            OSError: no descriptor is free; nothing was handed over.
-        """
-        newest = (os.dup(self._data_fd),) if self._dirty else ()
-        fds = (*self._retired.values(), *newest)
-        self._retired.clear()
-        self._dirty = False
+        """Hand over what was written since this was last called."""
+        newest = self.ends.file_id
+        numbers = (*sorted(self._retired), newest) if self._dirty else sorted(self._retired)
+        files = tuple(f"{self.data_path}/d{number}" for number in numbers)
         directories = tuple(self._directories)
+        self._retired.clear()
         self._directories.clear()
-        return Unsynced(fds, directories, self.ends.file_id)
+        self._dirty = False
+        return Unsynced(files, directories, newest)
 
     def touch_directory(self, path: str) -> None:
         """Have the next barrier make this directory durable."""
@@ -319,16 +365,16 @@ class Segments:
         Raises:
             OSError: the disk refused.
         """
-        os.fdatasync(self._index_fd)
+        os.fdatasync(self.index_fd(self.ends.file_id))
 
     def close(self) -> None:
         """Close all files; nothing is flushed."""
         self._open_files.forget(self.index_path + "/")
         self._open_files.forget(self.data_path + "/")
-        close_all((self._data_fd, self._index_fd, *self._retired.values()))
+        self._open_files.leave(self)
+        self.let_go()
         self._retired.clear()
-        # A reply still being made must not read what gets these numbers next.
-        self._data_fd = self._index_fd = -1
+        self._closed = True
 
     def _data_parts(self, writes: Sequence[Write]) -> tuple[list[Buffer], int, int]:
         """Return the bytes to append to the data file, its end after them and its last record."""
@@ -354,8 +400,8 @@ class Segments:
     def _undo(self) -> None:
         """Cut both files back to where they ended; if even that fails, before the next write."""
         try:
-            os.ftruncate(self._data_fd, self.ends.data_end)
-            os.ftruncate(self._index_fd, self.ends.index_end)
+            os.ftruncate(self.data_fd(self.ends.file_id), self.ends.data_end)
+            os.ftruncate(self.index_fd(self.ends.file_id), self.ends.index_end)
         except OSError:
             self._torn = True
         else:

@@ -204,8 +204,8 @@ class Store:
 
     def _opened(self, index_path: str, data_path: str, found: Recovered) -> tuple[Segments, Live]:
         live = Live(found.keys)
-        for key, packed in found.keys.items():
-            live.payload_bytes += int.from_bytes(packed[8:12], "little")
+        for key, entry in found.keys.items():
+            live.payload_bytes += entry[2]
             live.key_bytes += len(key)
         mode = MODE_USER if found.slots is None else MODE_SEQUENTIAL
         return Segments(index_path, data_path, found.ends, self._open_files, mode), live
@@ -219,12 +219,8 @@ class Store:
         """
         segments = namespace.segments
         unsynced = segments.take_unsynced()
-        try:
-            if self.durable:
-                for fd in unsynced.fds:
-                    os.fdatasync(fd)
-        finally:
-            close_all(unsynced.fds)
+        if self.durable:
+            unsynced.sync()
         namespace.broken = "its files are being read again"
         segments.close()
         report: list[str] = []

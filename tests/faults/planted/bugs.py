@@ -18,7 +18,6 @@ from fungistor.objects import stripe_reader, verify
 from fungistor.objects.session import Session, Settlement
 from fungistor.pool import survey
 from fungistor.zdb.daemon import barrier
-from fungistor.zdb.daemon.files import close_all
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.segments import Unsynced
 
@@ -36,9 +35,7 @@ def one_flush_left_out() -> None:
     honest = barrier.sync_round
 
     def sync_round(work: list[tuple[Namespace, Unsynced]]) -> list[tuple[Namespace, str]]:
-        for _, unsynced in work:
-            close_all(unsynced.fds)
-        return honest([(namespace, replace(unsynced, fds=())) for namespace, unsynced in work])
+        return honest([(namespace, replace(unsynced, files=())) for namespace, unsynced in work])
 
     _plant(barrier, sync_round=sync_round)
 
