@@ -31,7 +31,6 @@ class Space:
     keys: dict[bytes, list[Version]] = field(default_factory=dict)
     gone: set[bytes] = field(default_factory=set)
     cursors: dict[bytes, Reply] = field(default_factory=dict)
-    appended: bool = False
 
     @property
     def sequential(self) -> bool:
@@ -60,10 +59,13 @@ class Space:
                 self._set(client, chance, 1_600_000_000 + step, misreads=misreads)
 
     def _jump(self, client: Client) -> None:
-        """Rotate; but where the original has ids it loses those that come first after an empty file."""
-        if self.appended or not self.sequential:
-            assert client.call("NSJUMP") == b"OK"
-            self.appended = False
+        """Rotate; no file of ids stays empty, since the original does not find those behind or in one that was."""
+        assert client.call("NSJUMP") == b"OK"
+        if self.sequential:
+            reply = client.call("SET", "", "", "1500000000")
+            assert isinstance(reply, bytes)
+            assert reply not in self.keys
+            self.keys[reply] = [Version(b"", 1500000000)]
 
     def _set(self, client: Client, chance: random.Random, time: int, *, misreads: bool) -> None:
         key = b"key-%d" % chance.randrange(25)
@@ -79,7 +81,6 @@ class Space:
             assert self.keys[key][-1].value == value
             return
         assert isinstance(reply, bytes)
-        self.appended = True
         assert reply == key or (self.sequential and not key)
         assert reply not in self.keys or key, "an id was given twice"
         assert not (self.sequential and reply in self.gone), "a deleted id came back"
