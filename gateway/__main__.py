@@ -10,8 +10,11 @@ import socket
 import sys
 
 from fungistor.errors import FungiStorError
+from fungistor.node.home import Home
+from fungistor.node.names import open_names
 from fungistor.node.network import Network
 from fungistor.node.wiring import open_network
+from gateway.hosts import load_hosts
 from gateway.settings import Settings
 from gateway.worker import die_with, ignore_interrupt, serve
 
@@ -25,6 +28,8 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     settings = dataclasses.replace(Settings(), access_log=arguments.access_log)
     try:
+        hosts = load_hosts(arguments.gateway_hosts)
+        names = open_names(Home(arguments.home), os.environ)
         network = open_network(arguments.home, cached=True)
     except FungiStorError as error:
         sys.stderr.write(f"gateway worker: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
@@ -32,7 +37,14 @@ def main(argv: list[str]) -> int:
     assert isinstance(network, Network)  # the other kind is for commands without a home
     try:
         with socket.socket(fileno=arguments.fd) as listener:
-            serve(network.content, listener, ready_fd=arguments.ready_fd, settings=settings)
+            serve(
+                network.content,
+                listener,
+                ready_fd=arguments.ready_fd,
+                settings=settings,
+                names=names,
+                hosts=hosts,
+            )
     finally:
         network.close()
     return 0
@@ -44,6 +56,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--fd", type=int, required=True, help="inherited listening socket")
     parser.add_argument("--ready-fd", type=int, help="inherited descriptor to write a line to once requests are served")
     parser.add_argument("--parent-pid", type=int, help="leave when this is not the parent")
+    parser.add_argument("--gateway-hosts", metavar="F", help="table of hosts, in the shape of Kubo's PublicGateways")
     parser.add_argument("--access-log", action="store_true", help="one line of JSON a request on stderr")
     return parser.parse_args(argv)
 

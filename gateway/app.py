@@ -1,24 +1,30 @@
-"""Joins the front doors: content by its raw path, everything else by Starlette's routes."""
+"""Joins the front doors: Hosts first, then content by its raw path, everything else by Starlette's routes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import anyio
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from fungistor.errors import FungiStorError, UnavailableError
 from gateway import headers
 from gateway.backend import Content
 from gateway.endpoint import ContentEndpoint, Exchange, Receive, Scope, Send, log_access, send_problem
 from gateway.errors import RefusedError
+from gateway.forwarding import TrustedProxies
+from gateway.hosts import HostTable, default_hosts
+from gateway.names import Names, NoNames
 from gateway.pages.problem import FRONT_PAGE
-from gateway.paths import origin_form
-from gateway.requests import Request
+from gateway.requests import Answer, Request
 from gateway.settings import Settings
 from gateway.streams import Streamer
+from gateway.virtual_hosts import Asked, Decision, Mounted, bare, decide, needs_dns
 
 NotReady = Callable[[], str | None]
 """Says why this node should get no requests now, or None."""
@@ -26,40 +32,94 @@ NotReady = Callable[[], str | None]
 _PAGE_FIELDS = {"Cache-Control": headers.NO_STORE, "Content-Security-Policy": headers.PAGE_POLICY}
 
 
+DNS_THREADS = 8
+"""Requests that wait for DNS to say what their Host is; more wait in line, and content has threads of its own."""
+
+
 class Gateway:
     """ASGI application. Starlette decodes paths, so what names content never goes through its router."""
 
-    def __init__(self, content: Content, settings: Settings, not_ready: NotReady) -> None:
+    def __init__(
+        self, content: Content, names: Names, settings: Settings, not_ready: NotReady, hosts: HostTable
+    ) -> None:
         self.settings = settings
-        self._content = ContentEndpoint(content, Streamer.create(settings))
+        self.hosts = hosts
+        self._names = names
+        self._trusted = TrustedProxies(settings.trusted_proxies)
+        self._content = ContentEndpoint(content, names, Streamer.create(settings))
         self._others = _other_routes(not_ready)
+        self._dns_threads = anyio.CapacityLimiter(DNS_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "http":
             return
-        raw_path = scope.get("raw_path") or scope["path"].encode()
-        if origin_form(raw_path).startswith((b"/ipfs/", b"/ipns/")) or scope["path"] in ("/ipfs", "/ipns"):
-            await self._content(scope, receive, send)
-        else:
-            await self._serve_other(scope, receive, send)
-
-    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(Request.from_scope(scope), scope, receive, send)
-        scope["fungistor.exchange"] = exchange
+        request = exchange.request
         try:
-            if exchange.request.method == "OPTIONS":
-                await exchange.allow()
-            else:
-                await self._others(scope, receive, exchange.relay)
+            decided = await self._decide(request, scope["scheme"])
+        except FungiStorError as error:
+            refused = error
+            await self._tell(exchange, lambda: send_problem(exchange, refused))
+            return
+        if isinstance(decided, Mounted):
+            request.raw_path, request.mount = decided.raw_path, decided.mount
+            await self._content(exchange)
+        elif isinstance(decided, Answer) and request.method in ("GET", "HEAD"):
+            body = b"".join(bytes(chunk) for chunk in decided.chunks)
+            await self._tell(exchange, lambda: exchange.whole(decided.status, decided.headers, body))
+        else:
+            await self._tell(exchange, lambda: self._serve_other(exchange))
+
+    async def _decide(self, request: Request, scheme: str) -> Decision:
+        """Ask the hostname layer. A DNSLink that nobody here knows yet is asked for in a thread."""
+        host, scheme = self._trusted.host_and_scheme(request, scheme)
+        asked = Asked(host, scheme, request.raw_path, request.suffix)
+        known: bool | None = None
+        if needs_dns(self.hosts, asked):
+            request.phase = "host"
+            known = self._names.peek_dnslink(bare(host))
+            if known is None:
+                known = await self._ask_dns(asked)
+            request.phase = "request"
+        return decide(self.hosts, asked, lambda _: bool(known))
+
+    async def _ask_dns(self, asked: Asked) -> bool:
+        try:
+            return await anyio.to_thread.run_sync(
+                self._names.has_dnslink, bare(asked.host), limiter=self._dns_threads, abandon_on_cancel=True
+            )
+        except UnavailableError:
+            # Who asks by CID need not wait for DNS to come back.
+            if asked.is_content:
+                return False
+            raise
+
+    async def _tell(self, exchange: Exchange, answer: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await answer()
         finally:
             if self.settings.access_log:
                 log_access(exchange)
 
+    async def _serve_other(self, exchange: Exchange) -> None:
+        exchange.scope["fungistor.exchange"] = exchange
+        if exchange.request.method == "OPTIONS":
+            await exchange.allow()
+        else:
+            await self._others(exchange.scope, exchange.receive, exchange.relay)
 
-def create_app(content: Content, settings: Settings | None = None, *, not_ready: NotReady = lambda: None) -> Gateway:
-    """Make the gateway over `content`."""
-    return Gateway(content, settings or Settings(), not_ready)
+
+def create_app(
+    content: Content,
+    settings: Settings | None = None,
+    *,
+    names: Names | None = None,
+    not_ready: NotReady = lambda: None,
+    hosts: HostTable | None = None,
+) -> Gateway:
+    """Make the gateway over `content` and `names`, for the Hosts of a table."""
+    return Gateway(content, names or NoNames(), settings or Settings(), not_ready, hosts or default_hosts())
 
 
 def _other_routes(not_ready: NotReady) -> Starlette:

@@ -14,11 +14,13 @@ from fungistor.dag.reader import describe
 from fungistor.dag.source import BlockSource
 from fungistor.dag.walk import InsideBlockError, resolve
 from fungistor.errors import InvalidError, NotFoundError
-from gateway import paths
+from fungistor.names.key import is_canonical, name_text, parse_key
+from gateway import headers, paths, site_rules
 from gateway.backend import Content
 from gateway.errors import RefusedError
-from gateway.formats import directory, file, raw, symlink
+from gateway.formats import directory, file, ipns_record, raw, symlink
 from gateway.formats.target import Target
+from gateway.names import Lifetime, Names
 from gateway.negotiation import Choice, Format, negotiate
 from gateway.paths import ContentPath
 from gateway.requests import Answer, Request, redirect
@@ -27,6 +29,7 @@ from gateway.sources import NoBlocks, RememberingSource
 _UNIXFS_CODECS = frozenset((RAW, DAG_PB))
 _DOCUMENT_CODECS = {DAG_CBOR: "dag-cbor", DAG_JSON: "dag-json", CBOR: "cbor", JSON: "json"}
 _SERVED_AS_FILE = frozenset((Format.DEFAULT, Format.JSON, Format.CBOR))
+_TRUSTLESS = frozenset((Format.RAW, Format.CAR, Format.IPNS_RECORD))
 _SUPERFLUOUS = re.compile(rb"^/ipfs/+(?=(?:ipfs|ipns)/)")
 _WORKER_SCOPE = re.compile(rb"^/ip[fn]s/[^/]+$")
 _CONTENT_URI = re.compile(r"^(?:(ipfs|ipns)://|/?(ipfs|ipns)/)(.+)$", re.IGNORECASE)
@@ -55,9 +58,22 @@ def preflight(request: Request) -> Answer | Wanted:
         shortened = paths.parse(_SUPERFLUOUS.sub(b"/", target))
         return redirect(f"{shortened.text}{request.suffix}")
     path = paths.parse(target)
-    if path.namespace == "ipns":
-        raise RefusedError(501, "names under /ipns/ are not available yet", hint="ask for /ipfs/CID")
+    if path.namespace == "ipns" and not request.mount.is_isolated:
+        key = parse_key(path.root)
+        if key is not None and not is_canonical(path.root):
+            below = path.text.partition(path.root)[2]
+            return redirect(f"/ipns/{name_text(key)}{below}{request.suffix}", 302)
     choice = negotiate(request.query.get("format"), request.accept)
+    if request.mount.is_trustless and choice.format not in _TRUSTLESS:
+        raise RefusedError(
+            406,
+            "this Host gives only what can be verified: blocks, CARs and IPNS records",
+            hint="add ?format=raw, ?format=car or ?format=ipns-record",
+        )
+    if choice.format is Format.IPNS_RECORD:
+        if path.namespace != "ipns" or path.segments:
+            raise RefusedError(400, "only a name itself has a record", hint="ask for /ipns/KEY?format=ipns-record")
+        return Wanted(path, choice)
     if choice.format not in _SERVED_AS_FILE and choice.format is not Format.RAW:
         raise RefusedError(
             501, f"format {choice.format.value!r} is not available yet", hint="?format=raw and ordinary answers are"
@@ -65,15 +81,16 @@ def preflight(request: Request) -> Answer | Wanted:
     return Wanted(path, choice)
 
 
-def answer(request: Request, wanted: Wanted, content: Content, stack: ExitStack) -> Answer:
+def answer(request: Request, wanted: Wanted, content: Content, names: Names, stack: ExitStack) -> Answer:
     """Answer from the content. What must outlive this call, until the body is sent, is entered into `stack`."""
     request.phase = "resolve"
-    root = CID.parse(wanted.path.root)
+    if wanted.choice.format is Format.IPNS_RECORD:
+        return ipns_record.answer(request, wanted.path, names)
+    root, site, lifetime = _root_of(wanted.path, names)
     try:
         source = RememberingSource(_open(content, root, stack))
-        resolution = resolve(source, root, wanted.path.segments)
-        target = Target(wanted.path, resolution.cid, tuple(resolution.roots), wanted.choice)
-        made = _answer_target(request, target, source)
+        walked = _Walked(root, site, lifetime, wanted.choice)
+        made = _answer_site(request, wanted.path, walked, source)
     except NotFoundError as error:
         if request.is_only_if_cached:
             raise RefusedError(412, f"not held here: {error.message}") from error
@@ -82,6 +99,47 @@ def answer(request: Request, wanted: Wanted, content: Content, stack: ExitStack)
         raise RefusedError(501, error.message, hint=error.hint) from error
     source.settle()
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    """Where a path starts: a root, the path below it that a name stands for, and for how long that holds."""
+
+    root: CID
+    site: tuple[bytes, ...]
+    lifetime: Lifetime | None
+    choice: Choice
+
+
+def _root_of(path: ContentPath, names: Names) -> tuple[CID, tuple[bytes, ...], Lifetime | None]:
+    if path.namespace == "ipfs":
+        return CID.parse(path.root), (), None
+    resolved = names.resolve(path.root)
+    return resolved.root, resolved.segments, Lifetime(resolved.ttl_s)
+
+
+def _answer_site(request: Request, path: ContentPath, walked: _Walked, source: BlockSource) -> Answer:
+    """Answer with what stands at the path, or with what the site's `_redirects` has in its place."""
+    try:
+        return _answer_path(request, path, walked, source)
+    except NotFoundError:
+        if not request.mount.is_isolated or walked.choice.format is not Format.DEFAULT:
+            raise
+        instead = site_rules.decide(request, source, walked.root, walked.site, path.segments)
+        if instead is None:
+            raise
+    if isinstance(instead, Answer):
+        control = headers.IMMUTABLE
+        instead.headers["Cache-Control"] = walked.lifetime.cache_control(control) if walked.lifetime else control
+        return instead
+    elsewhere = ContentPath(path.namespace, path.root, instead.segments, instead.is_slashed)
+    return site_rules.page(instead, lambda: _answer_path(request, elsewhere, walked, source))
+
+
+def _answer_path(request: Request, path: ContentPath, walked: _Walked, source: BlockSource) -> Answer:
+    resolution = resolve(source, walked.root, (*walked.site, *path.segments))
+    target = Target(path, resolution.cid, tuple(resolution.roots), walked.choice, walked.lifetime)
+    return _answer_target(request, target, source)
 
 
 def _answer_target(request: Request, target: Target, source: BlockSource) -> Answer:

@@ -24,6 +24,7 @@ from gateway import headers
 from gateway.backend import Content
 from gateway.budget import Share
 from gateway.errors import FirstByteTimeoutError, RefusedError, as_json, as_text, problem_of
+from gateway.names import Names
 from gateway.negotiation import accepts
 from gateway.pages.problem import problem_page
 from gateway.requests import Answer, Buffer, Request
@@ -72,7 +73,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             request_id = (b"x-request-id", self.request.request_id.encode("latin-1"))
-            message["headers"] = [*message["headers"], *_CORS, request_id]
+            message["headers"] = [*message["headers"], *_CORS, *self.request.mount.fields, request_id]
         elif message["type"] == "http.response.body":
             self.sent_bytes += len(message.get("body", b""))
         await self.asgi_send(message)
@@ -121,7 +122,7 @@ async def send_problem(exchange: Exchange, error: Exception) -> None:
     """Tell an error in the form that the client reads, before any byte of an answer was sent."""
     request = exchange.request
     problem = problem_of(error)
-    if problem.status == 500:
+    if problem.status == 500 and not isinstance(error, RefusedError):
         log.error("request %s failed in phase %s", request.request_id, request.phase, exc_info=error)
     phase = _phase_of(request) if isinstance(error, UnavailableError) else request.phase
     accept = request.accept
@@ -157,16 +158,16 @@ class _Made:
 
 
 class ContentEndpoint:
-    """ASGI application for ``/ipfs/`` and ``/ipns/``."""
+    """Answers what is below ``/ipfs/`` and ``/ipns/``, whatever the Host had of it."""
 
-    def __init__(self, content: Content, streamer: Streamer) -> None:
+    def __init__(self, content: Content, names: Names, streamer: Streamer) -> None:
         self._content = content
+        self._names = names
         self._streamer = streamer
         self._under_way = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """Serve one request to its end."""
-        exchange = Exchange(Request.from_scope(scope), scope, receive, send)
         self._under_way += 1
         trail.current.set(exchange.request.trail)  # worker threads inherit it
         try:
@@ -236,7 +237,7 @@ class ContentEndpoint:
     ) -> None:
         await share.reserve()
         await anyio.to_thread.run_sync(
-            _make, exchange.request, wanted, self._content, stack, made, limiter=self._streamer.threads
+            _make, exchange.request, wanted, self._content, self._names, stack, made, limiter=self._streamer.threads
         )
         if made.is_late:
             return
@@ -285,10 +286,17 @@ class ContentEndpoint:
         await exchange.abort(f"phase {exchange.request.phase}: {failure}")
 
 
-def _make(request: Request, wanted: content_answers.Wanted, content: Content, stack: SourceStack, made: _Made) -> None:
+def _make(
+    request: Request,
+    wanted: content_answers.Wanted,
+    content: Content,
+    names: Names,
+    stack: SourceStack,
+    made: _Made,
+) -> None:
     """Run in a worker thread: the answer and its first bytes, so that a failure there still has a status."""
     try:
-        answer = content_answers.answer(request, wanted, content, stack)
+        answer = content_answers.answer(request, wanted, content, names, stack)
         first = take_step(answer.chunks, stack, answer.first_bytes)
         if first.size == answer.length and not first.is_last:
             first.is_last = True

@@ -17,6 +17,7 @@ from fungistor.errors import (
     NotFoundError,
     UnavailableError,
 )
+from fungistor.names.errors import NameFailedError, NameTimeoutError
 
 
 class RefusedError(InvalidError):
@@ -52,6 +53,7 @@ _KINDS = {
     416: "range_not_satisfiable",
     422: "unprocessable",
     429: "busy",
+    500: "failed",
     501: "not_available_yet",
     504: "timeout",
 }
@@ -72,8 +74,10 @@ def _status_of(error: FungiStorError) -> int:
     match error:
         case NotFoundError():
             return 404
-        case FirstByteTimeoutError() | NotEnoughShardsError(silent=True):
+        case NameTimeoutError() | FirstByteTimeoutError() | NotEnoughShardsError(silent=True):
             return 504
+        case NameFailedError():
+            return 502
         case UnavailableError() | ConflictError():
             return 503
         case DeniedError():

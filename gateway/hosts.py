@@ -123,6 +123,26 @@ def default_hosts() -> HostTable:
     return HostTable({"localhost": LOCALHOST})
 
 
+def load_hosts(path: str | None) -> HostTable:
+    """Read the operator's file; the default without one.
+
+    Raises: InvalidError naming the file, and the host and key in it.
+    """
+    if path is None:
+        return default_hosts()
+    try:
+        with open(path, "rb") as file:
+            content = file.read(HOSTS_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidError(f"--gateway-hosts: {path} cannot be read: {(error.strerror or '').lower()}") from error
+    if len(content) > HOSTS_BYTES_MAX:
+        raise InvalidError(f"--gateway-hosts: {path} is longer than {HOSTS_BYTES_MAX} bytes")
+    try:
+        return parse_hosts(content.decode("utf-8", "replace"))
+    except InvalidError as error:
+        raise InvalidError(f"--gateway-hosts: {path}: {error.message}", hint=error.hint) from error
+
+
 def parse_hosts(text: str) -> HostTable:
     """Read the operator's table: `{HOST: {"UseSubdomains": true, ...} | null}`.
 

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from fungistor.trail import Trail
 from gateway import paths
+from gateway.mounts import PATH_MOUNT, Mount
 
 Buffer = bytes | memoryview
 
@@ -31,6 +32,8 @@ class Request:
     started_s: float
     phase: str = "request"
     trail: Trail = field(default_factory=Trail)
+    mount: Mount = PATH_MOUNT
+    """Where the content path stands: `raw_path` is the whole one even where the Host says a part of it."""
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> Request:

@@ -16,6 +16,9 @@ PIECE_BYTES = 512 * KIB
 """The unit in which a slow reader's progress is judged."""
 
 
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The gateway's bounds; the defaults suit one worker process."""
@@ -66,6 +69,9 @@ class Settings:
     """How long answers under way may take to end after SIGTERM."""
 
     access_log: bool = False
+
+    trusted_proxies: tuple[str, ...] = LOOPBACK
+    """Networks of proxies whose X-Forwarded-Host and X-Forwarded-Proto are believed."""
 
     def __post_init__(self) -> None:
         assert self.buffered_bytes_max >= 4 * STEP_BYTES_MAX, "the budget must hold a few steps"

@@ -102,31 +102,31 @@ def _gateway(asked: Asked, place: Place, has_dnslink: HasDnslink) -> Decision:
         if config.use_subdomains and _ROOTED.match(asked.raw_path):
             return redirect_to_subdomain(asked, place)
         return Mounted(asked.raw_path, Mount(host=asked.host, is_trustless=not config.deserialized))
-    if not config.no_dnslink and may_have_dnslink(asked.host) and has_dnslink(_bare(asked.host)):
+    if not config.no_dnslink and may_have_dnslink(asked.host) and has_dnslink(bare(asked.host)):
         return _website(asked, config)
     if asked.is_content:
         raise RefusedError(
-            404, f"{_bare(asked.host)} gives nothing below {_first_part(asked)}", hint=f"it has {_listed(config)}"
+            404, f"{bare(asked.host)} gives nothing below {_first_part(asked)}", hint=f"it has {_listed(config)}"
         )
     return OwnPage()
 
 
 def _unknown(asked: Asked, config: HostConfig, has_dnslink: HasDnslink) -> Decision:
-    if not config.no_dnslink and may_have_dnslink(asked.host) and has_dnslink(_bare(asked.host)):
+    if not config.no_dnslink and may_have_dnslink(asked.host) and has_dnslink(bare(asked.host)):
         return _website(asked, config)
     if asked.is_content:
         return Mounted(asked.raw_path, PATH_MOUNT)
     if may_have_dnslink(asked.host) and not asked.raw_path.startswith(_OWN):
         raise RefusedError(
             404,
-            f"{_bare(asked.host)} is no gateway of this node and has no DNSLink",
+            f"{bare(asked.host)} is no gateway of this node and has no DNSLink",
             hint="any Host gives /ipfs/CID; `fungistor up --gateway-hosts` names the Hosts that are gateways",
         )
     return OwnPage()
 
 
 def _website(asked: Asked, config: HostConfig) -> Mounted:
-    name = _bare(asked.host)
+    name = bare(asked.host)
     mount = Mount(Standing.DNSLINK, f"/ipns/{name}", asked.host, is_trustless=not config.deserialized)
     return Mounted(mount.prefix.encode() + asked.raw_path, mount)
 
@@ -278,6 +278,7 @@ def _listed(config: HostConfig) -> str:
     return ", ".join(config.paths) or "no paths"
 
 
-def _bare(host: str) -> str:
+def bare(host: str) -> str:
+    """Return a Host as a domain name: lower case, without port and final dot."""
     name = host.lower()
     return (name if is_address(name) else name.partition(":")[0]).rstrip(".")

@@ -11,6 +11,8 @@ import sys
 
 from gateway.app import NotReady, create_app
 from gateway.backend import Content
+from gateway.hosts import HostTable
+from gateway.names import Names
 from gateway.server import GatewayServer
 from gateway.settings import Settings
 
@@ -37,6 +39,8 @@ def serve(
     ready_fd: int | None = None,
     settings: Settings | None = None,
     not_ready: NotReady = lambda: None,
+    names: Names | None = None,
+    hosts: HostTable | None = None,
 ) -> None:
     """Serve until SIGTERM, then drain. Writes a line to `ready_fd` and closes it when requests are served.
 
@@ -46,7 +50,9 @@ def serve(
     logging.getLogger("gateway").setLevel(logging.INFO)
     # Set before the app answers: a supervisor takes readiness from here and liveness from /-/health.
     server = GatewayServer(
-        create_app(content, bounds, not_ready=not_ready), bounds, on_started=lambda: _announce(ready_fd)
+        create_app(content, bounds, not_ready=not_ready, names=names, hosts=hosts),
+        bounds,
+        on_started=lambda: _announce(ready_fd),
     )
     server.run(sockets=[listener])
 

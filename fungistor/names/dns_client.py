@@ -63,8 +63,7 @@ class SystemDns:
                 _name(name), "TXT", lifetime=self._lookup_s, raise_on_no_answer=False, search=False
             )
         except dns.resolver.NXDOMAIN as error:
-            responses = [error.response(asked) for asked in error.qnames()]
-            return read(responses[-1])
+            return read(list(error.kwargs["responses"].values())[-1])
         except dns.exception.Timeout as error:
             raise NameTimeoutError(
                 f"no resolver said within {self._lookup_s:g} s what {name} is", retry_after_s=10

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 
 import tomli_w
 
@@ -13,6 +14,7 @@ from fungistor.node.home import Home
 
 CONFIG_BYTES_MAX = 64 << 10
 GATEWAY_WORKERS_MAX = 64
+DNS_ZONES_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Config:
     """Where this node is, in degrees: with it the nearest members are guessed before they are measured."""
     geoip_database: str | None = None
     """A city database in MMDB format, for members whose pool file gives no place."""
+    dns: Mapping[str, str] = field(default_factory=lambda: {".": "system"})
+    """Who is asked for DNSLinks, by zone: `system`, `off`, or the URL of a resolver over HTTPS."""
 
     @property
     def here(self) -> tuple[float, float] | None:
@@ -53,7 +57,7 @@ def load_config(home: Home) -> Config:
         table = tomllib.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidError(f"{path} is no TOML: {error}", hint="mend the line, or delete the file") from error
-    known = {field.name for field in fields(Config)}
+    known = {known.name for known in fields(Config)}
     for key in table:
         if key not in known:
             raise InvalidError(f"{path}: unknown key {key!r}", hint=f"known are {', '.join(sorted(known))}")
@@ -72,7 +76,20 @@ def load_config(home: Home) -> Config:
         raise InvalidError(f"{path}: lat and lon stand only together")
     if not isinstance(config.geoip_database, str | None):
         raise InvalidError(f"{path}: geoip_database is not a path")
+    _check_dns(path, config.dns)
     return config
+
+
+def _check_dns(path: str, zones: object) -> None:
+    if not isinstance(zones, dict) or len(zones) > DNS_ZONES_MAX:
+        raise InvalidError(
+            f"{path}: dns is no table of up to {DNS_ZONES_MAX} zones", hint='write dns = { "." = "off" }'
+        )
+    for zone, resolver in zones.items():
+        if not isinstance(resolver, str) or not (
+            resolver in ("system", "off") or resolver.startswith(("https://", "http://"))
+        ):
+            raise InvalidError(f"{path}: dns for {zone!r} is neither system, off, nor the URL of a resolver")
 
 
 def _check_degrees(path: str, key: str, value: object, most: int) -> None:

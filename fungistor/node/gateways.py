@@ -77,11 +77,11 @@ class Gateways:
     """`count` workers, each replaced when it ends, until `close`."""
 
     def __init__(
-        self, children: Children, listener: socket.socket, home: str, count: int, clock: Callable[[], float]
+        self, children: Children, listener: socket.socket, words: list[str], count: int, clock: Callable[[], float]
     ) -> None:
         self._children = children
         self._listener = listener
-        self._home = home
+        self._words = words
         self._clock = clock
         self._slots = [_Slot(f"gateway-{number}") for number in range(1, count + 1)]
         self._closing = False
@@ -149,7 +149,7 @@ class Gateways:
     def _launch(self, slot: _Slot) -> int:
         """Start a worker and give the pipe that tells when it serves."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        argv = [sys.executable, "-P", "-m", "gateway", "--home", self._home, "--fd", "{0}", "--ready-fd", "{1}"]
+        argv = [sys.executable, "-P", "-m", "gateway", *self._words, "--fd", "{0}", "--ready-fd", "{1}"]
         try:
             slot.child = self._children.program(slot.name, argv, [self._listener.fileno(), writing])
         except BaseException:

@@ -97,6 +97,10 @@ class Home:
         return self.path("catalog", "keys.sqlite")
 
     @property
+    def name_table(self) -> str:
+        return self.path("catalog", "names.sqlite")
+
+    @property
     def block_index(self) -> str:
         return self.path("index", "runs.sqlite")
 

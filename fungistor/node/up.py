@@ -67,6 +67,7 @@ class UpOptions:
     gateway: str | None = None
     ready_file: str | None = None
     sync: bool = True
+    gateway_hosts: str | None = None
 
 
 class _Stopping(BaseException):
@@ -185,10 +186,18 @@ class _Up:
         self.fleet.start_all()
         if first or tuple(members) != self.fleet.specs():
             self.network.follow()
-        self.gateways = Gateways(self.children, self.listener, home.root, config.gateway_workers, time.monotonic)
+        self.gateways = Gateways(
+            self.children, self.listener, self._gateway_words(), config.gateway_workers, time.monotonic
+        )
         self.gateways.start()
         self.control = ControlServer(home, self._answer)
         self._announce()
+
+    def _gateway_words(self) -> list[str]:
+        words = ["--home", self.home.root]
+        if self.options.gateway_hosts is not None:
+            words += ["--gateway-hosts", os.path.abspath(self.options.gateway_hosts)]
+        return words
 
     async def run(self, signals: Sequence[signal.Signals]) -> None:
         """Keep everything running until a signal comes.

@@ -28,7 +28,7 @@ def answer(request: Request, target: Target, source: BlockSource) -> Answer:
         RefusedError: 422 where its index.html is no file, 406 for forms that a directory does not have.
     """
     if not target.path.is_slashed and request.query.get("go-get") != "1":
-        return redirect(f"{target.path.text}/{request.suffix}")
+        return redirect(f"{request.mount.url_path(target.path.text)}/{request.suffix}")
     index = lookup(source, target.cid, INDEX_NAME.encode())
     if index is not None:
         info = describe(source, index)
@@ -58,6 +58,6 @@ def _listing(request: Request, target: Target, source: BlockSource) -> Answer:
 
     def page() -> Iterator[Buffer]:
         request.phase = "fetch"
-        yield from listing.listing_page(target.path, target.cid, entries(source, target.cid), order)
+        yield from listing.listing_page(target.path, target.cid, entries(source, target.cid), order, request.mount)
 
     return Answer(200, fields, page(), first_bytes=_FIRST_BYTES)

@@ -20,7 +20,7 @@ def answer(request: Request, target: Target, source: BlockSource) -> Answer:
     fields["X-Content-Type-Options"] = "nosniff"
     fields |= save_as(request, target, kind="attachment", extension=".bin")
     if not target.choice.is_from_query:
-        fields["Content-Location"] = f"{target.path.text}?format=raw"
+        fields["Content-Location"] = f"{request.mount.url_path(target.path.text)}?format=raw"
     if entity.is_not_modified(request, etag):
         return Answer(304, fields)
     request.phase = "fetch"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fungistor.dag.cid import CID
 from gateway import headers
+from gateway.names import Lifetime
 from gateway.negotiation import Choice
 from gateway.paths import ContentPath
 from gateway.requests import Request
@@ -19,12 +20,14 @@ class Target:
     cid: CID
     roots: tuple[CID, ...]
     choice: Choice
+    lifetime: Lifetime | None = None
+    """None: a CID was asked for, and what it names cannot change."""
 
     def headers(self, etag: str, cache_control: str) -> dict[str, str]:
         """Return the fields of every answer made of this target."""
         fields = {
             "Etag": etag,
-            "Cache-Control": cache_control,
+            "Cache-Control": self.lifetime.cache_control(cache_control) if self.lifetime else cache_control,
             "X-Ipfs-Path": self.path.text,
             "X-Ipfs-Roots": ",".join(str(root) for root in self.roots),
         }

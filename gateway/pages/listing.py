@@ -17,6 +17,7 @@ from urllib.parse import quote
 from fungistor.dag.cid import CID, RAW
 from fungistor.dag.walk import DirEntry
 from gateway import paths
+from gateway.mounts import PATH_MOUNT, Mount
 from gateway.pages.layout import HEAD, TAIL, asset_hash, human_size
 from gateway.paths import ContentPath
 
@@ -64,11 +65,13 @@ def etag(directory: CID, order: Order) -> str:
     return f'"DirIndex-{_ASSETS}{order.tag}_CID-{directory}"'
 
 
-def listing_page(path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order) -> Iterator[bytes]:
+def listing_page(
+    path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order, mount: Mount = PATH_MOUNT
+) -> Iterator[bytes]:
     """Yield the page in chunks of about 32 KB, holding at most SORT_ENTRIES_MAX entries."""
     buffer: list[str] = []
     length = 0
-    for text in _page(path, directory, entries, order):
+    for text in _page(path, directory, entries, order, mount):
         buffer.append(text)
         length += len(text)
         if length >= _CHUNK_CHARS:
@@ -78,17 +81,18 @@ def listing_page(path: ContentPath, directory: CID, entries: Iterable[DirEntry],
     yield "".join(buffer).encode("utf-8", "replace")
 
 
-def _page(path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order) -> Iterator[str]:
+def _page(path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order, mount: Mount) -> Iterator[str]:
     remaining = iter(entries)
     gathered = list(islice(remaining, SORT_ENTRIES_MAX))
     beyond = next(remaining, None)
     is_sorted = beyond is None
-    base = paths.join(path.namespace, path.root, path.segments)
+    base = mount.url_path(paths.join(path.namespace, path.root, path.segments)).rstrip("/")
     title = escape(paths.display(b"/".join((b"", path.namespace.encode(), path.root.encode(), *path.segments))))
     yield (
         f"{HEAD}<title>Index of {title}</title>\n</head>\n<body>\n<header>\n"
         f"<h1>Index of {escape(path.last_name or short_cid(path.root))}</h1>\n"
-        f'<p class="path">{_breadcrumb(path)}</p>\n<p class="meta">CID <span translate="no">{directory}</span></p>\n'
+        f'<p class="path">{_breadcrumb(path, mount)}</p>\n'
+        f'<p class="meta">CID <span translate="no">{directory}</span></p>\n'
         "</header>\n<main>\n"
     )
     if not gathered and not path.segments:
@@ -105,7 +109,7 @@ def _page(path: ContentPath, directory: CID, entries: Iterable[DirEntry], order:
     for entry in everything:
         count += 1
         total += entry.tsize
-        yield _row(base, entry)
+        yield _row(base, entry, mount)
     yield f"</tbody>\n</table>\n</main>\n<footer>{_summary(count, total, is_sorted=is_sorted)}</footer>\n{TAIL}"
 
 
@@ -121,10 +125,10 @@ def _sorted(entries: list[DirEntry], order: Order) -> Iterator[DirEntry]:
     return iter(entries)
 
 
-def _breadcrumb(path: ContentPath) -> str:
-    crumbs = [f'<a href="{escape(paths.join(path.namespace, path.root, ()))}">{escape(path.root)}</a>']
+def _breadcrumb(path: ContentPath, mount: Mount) -> str:
+    crumbs = [f'<a href="{escape(mount.crumb(paths.join(path.namespace, path.root, ())))}">{escape(path.root)}</a>']
     for depth, segment in enumerate(path.segments, start=1):
-        href = escape(paths.join(path.namespace, path.root, path.segments[:depth]))
+        href = escape(mount.crumb(paths.join(path.namespace, path.root, path.segments[:depth])))
         crumbs.append(f'<a href="{href}">{escape(paths.display(segment))}</a>')
     return f"/{path.namespace}/{'/'.join(crumbs)}"
 
@@ -146,7 +150,7 @@ def _heading(order: Order, *, is_sorted: bool) -> str:
     return "".join(cells)
 
 
-def _row(base: str, entry: DirEntry) -> str:
+def _row(base: str, entry: DirEntry, mount: Mount) -> str:
     encoded = paths.encode_segment(entry.name)
     cid = str(entry.cid)
     # Encoded twice, as the other gateways do it and their tools expect.
@@ -155,7 +159,7 @@ def _row(base: str, entry: DirEntry) -> str:
     name = escape(paths.display(entry.name))
     return (
         f'<tr><td class="name{kind}"><a href="{escape(base)}/{escape(encoded)}">{name}</a></td><td class="hash">'
-        f'<a class="ipfs-hash" translate="no" href="/ipfs/{cid}?filename={filename}">{short_cid(cid)}</a></td>'
+        f'<a class="ipfs-hash" translate="no" {mount.cid_link(cid, filename)}>{short_cid(cid)}</a></td>'
         f'<td class="size" title="{entry.tsize} bytes">{human_size(entry.tsize)}</td></tr>\n'
     )
 

@@ -132,7 +132,7 @@ def _add_up(commands: Commands[Parser]) -> None:
     parser.add_argument("--ready-file", metavar="F", help="written when requests are served, removed at exit")
     parser.add_argument("--no-sync", action="store_true", help="nothing waits for the disk: for trials and benchmarks")
     _not_yet(parser, "--admin", "where operators' pages are served")
-    _not_yet(parser, "--gateway-hosts", "subdomain and DNSLink hosts, in Kubo's JSON")
+    parser.add_argument("--gateway-hosts", metavar="F", help="JSON like Kubo's PublicGateways: what each Host gives")
 
 
 def _add_cache(commands: Commands[Parser]) -> None:

@@ -29,6 +29,7 @@ def options_of(arguments: argparse.Namespace) -> UpOptions:
         gateway=arguments.gateway,
         ready_file=arguments.ready_file,
         sync=not arguments.no_sync,
+        gateway_hosts=arguments.gateway_hosts,
     )
 
 

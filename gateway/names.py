@@ -1,0 +1,77 @@
+"""The gateway's port for names that can come to mean something else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fungistor.names.errors import NameNotFoundError
+from fungistor.names.record import Record
+from fungistor.names.resolver import Resolved
+
+
+class Names(Protocol):
+    """What IPNS keys and DNSLinks mean now. All but `peek_dnslink` may wait, so they are asked in worker threads."""
+
+    def resolve(self, name: str) -> Resolved:
+        """Follow a name to content.
+
+        Raises: NotFoundError, UnavailableError (NameFailedError, NameTimeoutError), CorruptError, InvalidError.
+        """
+        ...
+
+    def record(self, name: str) -> Record:
+        """Return the valid record of a key; raises as `resolve`."""
+        ...
+
+    def remaining_s(self, record: Record) -> float:
+        """Return for how long a record may be cached."""
+        ...
+
+    def has_dnslink(self, name: str) -> bool:
+        """Tell whether a domain name means anything; raises as `resolve`."""
+        ...
+
+    def peek_dnslink(self, name: str) -> bool | None:
+        """Tell the same without waiting; None where it is not known."""
+        ...
+
+
+class NoNames:
+    """A gateway to content alone: no name means anything."""
+
+    def resolve(self, name: str) -> Resolved:
+        """Raise NameNotFoundError."""
+        raise NameNotFoundError(f"{name} means nothing here: this gateway serves no names")
+
+    def record(self, name: str) -> Record:
+        """Raise NameNotFoundError."""
+        raise NameNotFoundError(f"there is no record of {name} here: this gateway serves no names")
+
+    def remaining_s(self, record: Record) -> float:  # noqa: ARG002  # a port's signature
+        """Return nothing left."""
+        return 0.0
+
+    def has_dnslink(self, name: str) -> bool:  # noqa: ARG002
+        """Return False."""
+        return False
+
+    def peek_dnslink(self, name: str) -> bool | None:  # noqa: ARG002
+        """Return False."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """For how long what a name means may be cached."""
+
+    ttl_s: float
+
+    def cache_control(self, immutable: str) -> str:
+        """Return `Cache-Control` in place of what would hold if a CID had been asked for.
+
+        A page that this gateway makes may still be shown while a new one is fetched.
+        """
+        fields = f"public, max-age={int(self.ttl_s)}"
+        _, sep, stale = immutable.partition("stale-while-revalidate=")
+        return f"{fields}, stale-while-revalidate={stale}" if sep else fields
