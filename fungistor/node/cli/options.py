@@ -12,7 +12,6 @@ PROFILES = ("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1")
 """Repeated here so that `--help` and a wrong option cost no import of the DAG room; a test holds the two equal."""
 
 NOT_YET_COMMANDS = {
-    "name": "publish and list IPNS names",
     "unpublish": "take an object back, and shred what no other holds",
     "gc": "free what nothing refers to",
 }
@@ -70,6 +69,8 @@ def build_parser() -> Parser:
     _add_content(commands)
     _add_car(commands)
     _add_network(commands)
+    _add_names(commands)
+    _add_gateway(commands)
     _add_member(commands)
     _add_cache(commands)
     _add(
@@ -191,6 +192,31 @@ def _add_car(commands: Commands[Parser]) -> None:
                 "fungistor car import site.car", "car:load")  # fmt: skip
     load.add_argument("files", nargs="+", metavar="F", help="a CAR file, version 1; - is stdin")
     load.add_argument("--partial", action="store_true", help="accept DAGs that lack blocks")
+
+
+def _add_names(commands: Commands[Parser]) -> None:
+    name = _add(commands, "name", "take in and list names that can come to mean something else (IPNS)",
+                "fungistor name list", "")  # fmt: skip
+    verbs = name.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
+    load = _add(verbs, "import", "take in a signed IPNS record as it is", "fungistor name import k51... site.record",
+                "name:load")  # fmt: skip
+    load.add_argument("name", metavar="KEY", help="the name that the record is signed under, in any form")
+    load.add_argument("file", metavar="FILE", help="the record; - is stdin")
+    _add(verbs, "list", "list the names held, with what they mean", "fungistor name list", "name:names")
+    history = _add(verbs, "history", "list the records of a name, newest first", "fungistor name history k51...",
+                   "name:history")  # fmt: skip
+    history.add_argument("name", metavar="NAME", help="a key, in any form")
+    publish = _add(verbs, "publish", "sign a record under a name (not available yet)", "", "name:publish")
+    publish.add_argument("words", nargs="*", metavar="NAME CID")
+
+
+def _add_gateway(commands: Commands[Parser]) -> None:
+    gateway = _add(commands, "gateway", "look at how the HTTP gateway is set up", "fungistor gateway check", "")
+    verbs = gateway.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
+    check = _add(verbs, "check", "print what each Host would do", "fungistor gateway check example.com",
+                 "gateway:check")  # fmt: skip
+    check.add_argument("hosts", nargs="*", metavar="HOST", help="Hosts to try (else those of the table)")
+    check.add_argument("--gateway-hosts", metavar="F", help="the table, as `up` takes it")
 
 
 def _add_network(commands: Commands[Parser]) -> None:
