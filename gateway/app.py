@@ -18,13 +18,13 @@ from gateway.backend import Content
 from gateway.endpoint import ContentEndpoint, Exchange, Receive, Scope, Send, log_access, send_problem
 from gateway.errors import RefusedError
 from gateway.forwarding import TrustedProxies
-from gateway.hosts import HostTable, default_hosts
+from gateway.hosts import HostTable, PlaceKind, default_hosts, may_have_dnslink
 from gateway.names import Names, NoNames
 from gateway.pages.problem import FRONT_PAGE
 from gateway.requests import Answer, Request
 from gateway.settings import Settings
 from gateway.streams import Streamer
-from gateway.virtual_hosts import Asked, Decision, Mounted, bare, decide, needs_dns
+from gateway.virtual_hosts import Asked, Decision, Mounted, bare, check_host, decide, needs_dns
 
 NotReady = Callable[[], str | None]
 """Says why this node should get no requests now, or None."""
@@ -70,6 +70,16 @@ class Gateway:
             await self._tell(exchange, lambda: exchange.whole(decided.status, decided.headers, body))
         else:
             await self._tell(exchange, lambda: self._serve_other(exchange))
+
+    def serves_host(self, authority: str) -> bool:
+        """Tell whether an authority is known to lead here, without asking anybody: a gateway, one's subdomain, or a
+        DNSLink website."""
+        try:
+            check_host(authority)
+        except FungiStorError:
+            return False
+        is_known = self.hosts.place(authority).kind is not PlaceKind.UNKNOWN
+        return is_known or bool(may_have_dnslink(authority) and self._names.peek_dnslink(bare(authority)))
 
     async def _decide(self, request: Request, scheme: str) -> Decision:
         """Ask the hostname layer. A DNSLink that nobody here knows yet is asked for in a thread."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway import tunnel
 from gateway.endpoint import ABORT_EXTENSION
 from gateway.settings import Settings
 
@@ -27,6 +29,8 @@ class GatewayProtocol(HttpToolsProtocol):
     """One connection. A request's head is bounded in bytes and time; an idle one is closed whatever it still owes."""
 
     settings = Settings()
+    serves: Callable[[str], bool] = staticmethod(lambda _: False)
+    """Tells for which authorities a tunnel may be asked."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,6 +38,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_head_open = True
         self._is_refused = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._opening: tunnel.Opening | None = tunnel.Opening()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock: a connection that never asks is closed, too."""
@@ -53,9 +58,40 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_timer is None:
                 self._arm_head_timer()
-        super().data_received(data)
+        if self._opening is not None:
+            self._data_opening(data)
+        else:
+            super().data_received(data)
         if self._is_head_open and self._head_bytes > self.settings.head_bytes_max:
             self._refuse_head()
+
+    def _data_opening(self, data: bytes) -> None:
+        """Look at a connection's first bytes: ASGI knows no tunnels, so CONNECT is answered below it."""
+        opening = self._opening
+        assert opening is not None
+        if opening.feed(data):
+            return
+        self._opening = None
+        if not opening.is_connect:
+            super().data_received(opening.buffer)
+            return
+        authority, rest = opening.take()
+        if authority is None or not (self.serves(authority) or self._is_own_address(authority)):
+            self._is_refused = True
+            self._disarm_head_timer()
+            self.transport.write(tunnel.refusal(authority))
+            self.transport.close()
+            return
+        self.transport.write(tunnel.ESTABLISHED)
+        self._head_bytes = len(rest)
+        self._disarm_head_timer()
+        self._arm_head_timer()
+        if rest:
+            super().data_received(rest)
+
+    def _is_own_address(self, authority: str) -> bool:
+        own = self.transport.get_extra_info("sockname")
+        return isinstance(own, tuple) and authority in (f"{own[0]}:{own[1]}", f"[{own[0]}]:{own[1]}")
 
     def on_message_begin(self) -> None:
         """Offer the abort to the application."""
@@ -69,8 +105,13 @@ class GatewayProtocol(HttpToolsProtocol):
         head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if head_bytes > self.settings.head_bytes_max:
             self._refuse_head()
-        else:
-            super().on_headers_complete()
+            return
+        absolute = tunnel.split_absolute(self.url)
+        if absolute is not None:
+            authority, self.url = absolute
+            # RFC 9112, 3.2.2: what the target says outweighs the field.
+            self.headers[:] = [(b"host", authority), *(field for field in self.headers if field[0] != b"host")]
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a request's body, which no request here needs."""

@@ -50,7 +50,9 @@ class GatewayServer(uvicorn.Server):
 
 
 def _config(app: Gateway, settings: Settings) -> uvicorn.Config:
-    protocol = type("BoundedProtocol", (GatewayProtocol,), {"settings": settings})
+    protocol = type(
+        "BoundedProtocol", (GatewayProtocol,), {"settings": settings, "serves": staticmethod(app.serves_host)}
+    )
     return uvicorn.Config(
         app,
         http=protocol,
