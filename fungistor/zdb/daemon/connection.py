@@ -1,26 +1,26 @@
 """One client connection: bytes to requests to replies, batched per read, bounded both ways.
 
 SETs of small values that arrive in one read are stored in one write, and so are those of all clients who had something
-to read at the same time. A connection whose client does not read is
+to read at the same time. A large value is waited for as a whole: the kernel wakes the loop when it is there, not once
+a segment. A large reply goes from a reused buffer straight to the socket. A connection whose client does not read is
 not read from either; one that waits for a flush or for a receive buffer is not carried on until it has it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, cast
 
 from fungistor.zdb.daemon.admin import ADMIN_COMMANDS as _OWN_ADMIN_COMMANDS
 from fungistor.zdb.daemon.admin import NAMESPACE_COMMANDS
-from fungistor.zdb.daemon.barrier import Barrier
-from fungistor.zdb.daemon.buffers import BufferPool
-from fungistor.zdb.daemon.commands import KEY_COMMANDS, Handler, barrier_reply, check_set, put_answers
-from fungistor.zdb.daemon.namespace import MissingFileError, Namespace, Put
-from fungistor.zdb.daemon.session import BarrierWanted, Context, Later, Session, WaitWanted, parse_number
+from fungistor.zdb.daemon.commands import INTERNAL, KEY_COMMANDS, Handler, barrier_reply, check_set, put_answers
+from fungistor.zdb.daemon.hub import Hub, Waiting
+from fungistor.zdb.daemon.keytable import Entry
+from fungistor.zdb.daemon.namespace import DamagedError, MissingFileError, Namespace, Put
+from fungistor.zdb.daemon.session import BarrierWanted, Later, Session, WaitWanted, parse_number
 from fungistor.zdb.daemon.walks import RAW_COMMANDS, WALK_COMMANDS
 from fungistor.zdb.daemon.wire import (
     NIL,
@@ -28,16 +28,10 @@ from fungistor.zdb.daemon.wire import (
     ProtocolError,
     ReplyError,
     RequestParser,
-    array,
     bulk,
     error,
-    status,
 )
 
-_RECEIVE_BYTES: Final = 80 << 10
-"""One for all connections: a value of 64 KiB with its words arrives in one read."""
-_LEAD_BYTES: Final = 4 << 10
-"""What is read there after a value that did not fit: the next one's words, so that its bytes go where they belong."""
 PUSHED_BYTES_MAX: Final = 16 << 20
 """A mirror that does not read is dropped when this much waits for it."""
 OUTPUT_HIGH_BYTES: Final = 256 << 10
@@ -50,87 +44,15 @@ STALL_S: Final = 10.0
 
 ADMIN_COMMANDS: Final[dict[bytes, Handler]] = {**_OWN_ADMIN_COMMANDS, **RAW_COMMANDS}
 COMMANDS: Final[dict[bytes, Handler]] = {**KEY_COMMANDS, **NAMESPACE_COMMANDS, **WALK_COMMANDS, **ADMIN_COMMANDS}
+_COUNTERS: Final = {word: word.decode() for word in COMMANDS}
+_LARGE_BYTES: Final = 16 << 10
+"""Longer values are read into a buffer that is reused and sent from there."""
+_AWAIT_BYTES_MIN: Final = 16 << 10
+_AWAIT_BYTES_MAX: Final = 512 << 10
+"""How much of a value the kernel is asked to gather before it wakes the loop; it makes its own buffer as large."""
 _UNFLUSHED: Final = error("Cannot write data right now")
 _FLUSH_FAILED: Final = error("Flush failed, writes are refused until restart")
 _REMOVED: Final = error("Your active namespace is not available anymore (probably removed).")
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What a WAIT waits for."""
-
-    command: bytes
-    namespace: Namespace
-    timer: asyncio.TimerHandle
-
-
-class Hub:
-    """What all connections of a daemon share."""
-
-    def __init__(self, context: Context, barrier: Barrier, loop: asyncio.AbstractEventLoop, *, sync: bool) -> None:
-        self.hooks = context.hooks
-        self.context = context
-        self.barrier = barrier
-        self.loop = loop
-        self.sync = sync
-        self.buffers = BufferPool()
-        self.receive = memoryview(bytearray(_RECEIVE_BYTES))
-        self.lead = self.receive[:_LEAD_BYTES]
-        self.connections: set[Connection] = set()
-        self.accepted = 0
-        self.mirrors: set[Connection] = set()
-        self.pending: list[Connection] = []
-        """Those with SETs that are not stored yet."""
-        self.waiting: dict[Connection, Waiting] = {}
-        self.empty = asyncio.Event()
-
-    def defer(self, connection: Connection) -> None:
-        """Store a connection's SETs when all who have something to read now were read: one write for all of them."""
-        if not self.pending:
-            self.loop.call_soon(self.store_pending)
-        self.pending.append(connection)
-
-    def store_pending(self) -> None:
-        """Store what was deferred, in the order in which it came; then answer."""
-        pending, self.pending = self.pending, []
-        batch: dict[bytes, tuple[Connection, Put]] = {}
-        for connection in pending:
-            puts = connection.take_puts()
-            other = bool(batch) and next(iter(batch.values()))[0].namespace is not connection.namespace
-            if other or not batch.keys().isdisjoint(puts):
-                _store_batch(batch)
-                batch = {}
-            batch.update((key, (connection, put)) for key, put in puts.items())
-        _store_batch(batch)
-        for connection in pending:
-            connection.stored()
-
-    def executed(self, source: Connection, name: bytes, request: list[Argument]) -> None:
-        """Tell those who watch what a client has executed."""
-        namespace = source.namespace
-        for connection, waiting in list(self.waiting.items()):
-            same = connection is not source and waiting.namespace is namespace
-            if same and waiting.command in (name, b"*"):
-                waiting.timer.cancel()
-                del self.waiting[connection]
-                connection.push(status(name))
-        if not self.mirrors:
-            return
-        words = [bulk(bytes(word)) for word in request]
-        head = [b":%d\r\n" % time.time(), bulk(namespace.name), b":%d\r\n" % source.owner]
-        for connection in list(self.mirrors):
-            if connection is not source:
-                connection.push(array([*head, *words]))
-
-
-def _store_batch(batch: dict[bytes, tuple[Connection, Put]]) -> None:
-    """Store SETs of one namespace under distinct keys, and note the answers with those who asked."""
-    if not batch:
-        return
-    first = next(iter(batch.values()))[0]
-    answers = put_answers(first.namespace, [put for _, put in batch.values()])
-    for (connection, _), answer in zip(batch.values(), answers, strict=True):
-        connection.answered(answer)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -156,6 +78,10 @@ class Connection(asyncio.BufferedProtocol):
         self._closing = False
         self._lost = False
         self._paused = False
+        self._fd = -1
+        """The socket, where bytes may be sent to it past the transport; -1 under TLS."""
+        self._awaited = 0
+        """How many bytes the kernel waits for before it wakes the loop; 0 where it cannot be asked."""
         self.last_read = 0.0
         hub.accepted += 1
         self.owner = hub.accepted
@@ -165,9 +91,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = transport.get_extra_info("socket")
+        plain = self._socket is not None and transport.get_extra_info("sslcontext") is None
+        if plain:
+            self._fd = self._socket.fileno()
+        if self._socket is not None and self._socket.family != socket.AF_UNIX:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._awaited = 1 if plain else 0
         self._transport.set_write_buffer_limits(high=OUTPUT_HIGH_BYTES)
         self._hub.connections.add(self)
         self._hub.empty.clear()
@@ -193,16 +123,27 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._hub.context.stats.rx_bytes += nbytes
-        if self._parser.gathering():
+        parser = self._parser
+        if parser.gathering():
             self.last_read = self._hub.loop.time()
-            self._parser.filled(nbytes)
-            if self._parser.wants():
+            missing = parser.filled(nbytes)
+            if missing:
+                self._await_bytes(missing)
                 return
             self._lead = self._hub.lead
         else:
-            self._parser.feed(bytes(self._hub.receive[:nbytes]))
+            parser.feed(bytes(self._hub.receive[:nbytes]))
             self._lead = self._hub.receive
         self._proceed()
+        if self._awaited != 1 or parser.gathering():
+            self._await_bytes(parser.filled(0))
+
+    def _await_bytes(self, missing: int) -> None:
+        """Have the loop woken when so much of a value is there, or as usual where none is gathered."""
+        wanted = min(missing, _AWAIT_BYTES_MAX) if missing >= _AWAIT_BYTES_MIN else 1
+        if self._awaited and wanted != self._awaited and not self._transport.is_closing():
+            self._awaited = wanted
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
 
     def eof_received(self) -> bool:
         return False
@@ -228,10 +169,16 @@ class Connection(asyncio.BufferedProtocol):
         if not self._working and not self._blocked and self._stream is None:
             self._flush()
 
-    @property
-    def gathering(self) -> bool:
-        """Whether a receive buffer is held for a value that is still coming."""
-        return self._parser.gathering()
+    def stalled(self, now: float) -> bool:
+        """Whether it holds a receive buffer for a value of which nothing has come for too long."""
+        if not self._parser.gathering() or now - self.last_read <= STALL_S:
+            return False
+        if self._awaited > 1:
+            # It may be slow and not gone: from now on every byte is noticed.
+            self.last_read = now
+            self._await_bytes(0)
+            return False
+        return True
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -323,30 +270,96 @@ class Connection(asyncio.BufferedProtocol):
             self._flush()
             self._close()
             return
-        name = bytes(request[0][:32]).upper()
+        word = request[0]
+        name = word if isinstance(word, bytes) and word in COMMANDS else bytes(word[:32]).upper()
         if session.master and len(request) > 1:
             self.owner = parse_number(request.pop()) & 0xFFFFFFFF
-        if name == b"SET" and len(request) == 3 and isinstance(request[2], bytes) and not session.context.hooked:
+        if name == b"SET" and len(request) == 3 and isinstance(request[2], bytes) and not context.hooked:
+            self._count(name)
             self._stage(request)
-            self._tell(name, request)
-            return
-        self._store_puts()
-        if self._hub.pending:
-            # What others asked before this command is done before it.
-            self._hub.store_pending()
-        handler = COMMANDS.get(name)
-        if handler is None or len(request[0]) > 32:
-            self._unknown(name)
-            return
-        operations = context.stats.operations
-        text = name.decode()
-        operations[text] = operations.get(text, 0) + 1
-        self._answer(name, handler, request)
-        self._tell(name, request)
-
-    def _tell(self, name: bytes, request: list[Argument]) -> None:
+        else:
+            if self._puts:
+                self._store_puts()
+            if self._hub.pending:
+                # What others asked before this command is done before it.
+                self._hub.store_pending()
+            handler = COMMANDS.get(name)
+            if handler is None or len(word) > 32:
+                self._unknown(name)
+                return
+            self._count(name)
+            if name != b"GET" or not self._get(request):
+                self._answer(name, handler, request)
         if self._hub.waiting or self._hub.mirrors:
             self._hub.executed(self, name, request)
+
+    def _count(self, name: bytes) -> None:
+        operations, text = self._hub.context.stats.operations, _COUNTERS[name]
+        operations[text] = operations.get(text, 0) + 1
+
+    # GET, of which there are most
+
+    def _get(self, request: list[Argument]) -> bool:
+        """Answer a plain GET of a key that is there; return whether it was one."""
+        namespace = self._session.namespace
+        key = request[1] if len(request) == 2 else b""
+        if not isinstance(key, bytes) or namespace.frozen:
+            return False
+        entry = namespace.entry(key)
+        if entry is None:
+            return False
+        try:
+            if entry[2] > _LARGE_BYTES:
+                return self._get_large(namespace, key, entry)
+            value = namespace.read(key, entry)
+        except MissingFileError:
+            return False
+        except DamagedError:
+            self._reply(INTERNAL)
+            return True
+        self._reply(b"$%d\r\n%b\r\n" % (len(value), value))
+        return True
+
+    def _get_large(self, namespace: Namespace, key: bytes, entry: Entry) -> bool:
+        """Send a value from a buffer that is reused at once; return False where none is to be had.
+
+        Raises:
+            DamagedError: it cannot be had.
+            MissingFileError: a hook may bring it.
+        """
+        buffers = self._hub.buffers
+        if buffers.contended or (buffer := buffers.take(entry[2])) is None:
+            return False
+        try:
+            value = namespace.read_into(key, entry, buffer)
+            self._reply(b"$%d\r\n" % entry[2])
+            rest = value if self._hub.sync or not self._ready_to_send() else self._send_now(value)
+            if len(rest):
+                self._reply(bytes(rest))
+            self._reply(b"\r\n")
+        finally:
+            buffers.give(buffer)
+        return True
+
+    def _ready_to_send(self) -> bool:
+        """Whether nothing of this connection waits to be sent but what is in `_out`."""
+        waits = self._pushed or self._transport.is_closing() or self._transport.get_write_buffer_size()
+        return self._fd >= 0 and not waits
+
+    def _send_now(self, value: memoryview) -> memoryview:
+        """Send what there is and a value in one call, and return what of the value the socket did not take."""
+        before = b"".join(self._out)
+        try:
+            sent = os.writev(self._fd, (before, value))
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # The loop will find that out, too.
+            return value
+        self._hub.context.stats.tx_bytes += sent
+        left = before[sent:]
+        self._out, self._out_bytes = [left] if left else [], len(left)
+        return value[max(sent - len(before), 0) :]
 
     def _answer(self, name: bytes, handler: Handler, request: list[Argument]) -> None:
         session = self._session
@@ -447,8 +460,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def _stage(self, request: list[Argument]) -> None:
         """Keep a small SET until the read is worked off, so that a pipeline of them is one write."""
-        operations = self._hub.context.stats.operations
-        operations["SET"] = operations.get("SET", 0) + 1
         try:
             put = check_set(self._session, request)
         except ReplyError as refusal:

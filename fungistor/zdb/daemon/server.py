@@ -19,10 +19,11 @@ from fungistor.errors import FailedError
 from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.compactor import Compactor
 from fungistor.zdb.daemon.config import DaemonConfig
-from fungistor.zdb.daemon.connection import STALL_S, Connection, Hub
+from fungistor.zdb.daemon.connection import Connection
 from fungistor.zdb.daemon.files import replace_file
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
 from fungistor.zdb.daemon.hooks import Hooks
+from fungistor.zdb.daemon.hub import Hub
 from fungistor.zdb.daemon.metrics import serve_metrics
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.session import Context, ServerStats, dirty_ids
@@ -211,7 +212,7 @@ async def _tick(hub: Hub) -> None:
         now = hub.loop.time()
         if hub.buffers.contended:
             for connection in list(hub.connections):
-                if connection.gathering and now - connection.last_read > STALL_S:
+                if connection.stalled(now):
                     connection.abort()
         if hub.context.stats.commands == seen:
             hub.buffers.trim()
