@@ -6,30 +6,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
-from fungistor.dag.cid import CBOR, CID, DAG_CBOR, DAG_JSON, DAG_PB, JSON, RAW
-from fungistor.dag.reader import describe
+from fungistor.dag.cid import CID, RAW
 from fungistor.dag.source import BlockSource
-from fungistor.dag.walk import InsideBlockError, resolve
+from fungistor.dag.walk import InsideBlockError
 from fungistor.errors import InvalidError, NotFoundError
 from fungistor.names.key import is_canonical, name_text, parse_key
-from gateway import headers, paths, site_rules
+from gateway import headers, paths, site_rules, trustless
 from gateway.backend import Content
+from gateway.dispatch import Start, answer_path
 from gateway.errors import RefusedError
-from gateway.formats import directory, file, ipns_record, raw, symlink
-from gateway.formats.target import Target
+from gateway.formats import ipns_record
 from gateway.names import Lifetime, Names
 from gateway.negotiation import Choice, Format, negotiate
 from gateway.paths import ContentPath
 from gateway.requests import Answer, Request, redirect
+from gateway.settings import Settings
 from gateway.sources import NoBlocks, RememberingSource
 
-_UNIXFS_CODECS = frozenset((RAW, DAG_PB))
-_DOCUMENT_CODECS = {DAG_CBOR: "dag-cbor", DAG_JSON: "dag-json", CBOR: "cbor", JSON: "json"}
-_SERVED_AS_FILE = frozenset((Format.DEFAULT, Format.JSON, Format.CBOR))
-_TRUSTLESS = frozenset((Format.RAW, Format.CAR, Format.IPNS_RECORD))
 _SUPERFLUOUS = re.compile(rb"^/ipfs/+(?=(?:ipfs|ipns)/)")
 _WORKER_SCOPE = re.compile(rb"^/ip[fn]s/[^/]+$")
 _CONTENT_URI = re.compile(r"^(?:(ipfs|ipns)://|/?(ipfs|ipns)/)(.+)$", re.IGNORECASE)
@@ -64,24 +62,16 @@ def preflight(request: Request) -> Answer | Wanted:
             below = path.text.partition(path.root)[2]
             return redirect(f"/ipns/{name_text(key)}{below}{request.suffix}", 302)
     choice = negotiate(request.query.get("format"), request.accept)
-    if request.mount.is_trustless and choice.format not in _TRUSTLESS:
-        raise RefusedError(
-            406,
-            "this Host gives only what can be verified: blocks, CARs and IPNS records",
-            hint="add ?format=raw, ?format=car or ?format=ipns-record",
-        )
-    if choice.format is Format.IPNS_RECORD:
-        if path.namespace != "ipns" or path.segments:
-            raise RefusedError(400, "only a name itself has a record", hint="ask for /ipns/KEY?format=ipns-record")
-        return Wanted(path, choice)
-    if choice.format not in _SERVED_AS_FILE and choice.format is not Format.RAW:
-        raise RefusedError(
-            501, f"format {choice.format.value!r} is not available yet", hint="?format=raw and ordinary answers are"
-        )
+    if request.mount.is_trustless:
+        trustless.check(path, choice)
+    if choice.format is Format.IPNS_RECORD and (path.namespace != "ipns" or path.segments):
+        raise RefusedError(400, "only a name itself has a record", hint="ask for /ipns/KEY?format=ipns-record")
     return Wanted(path, choice)
 
 
-def answer(request: Request, wanted: Wanted, content: Content, names: Names, stack: ExitStack) -> Answer:
+def answer(
+    request: Request, wanted: Wanted, content: Content, names: Names, settings: Settings, stack: ExitStack
+) -> Answer:
     """Answer from the content. What must outlive this call, until the body is sent, is entered into `stack`."""
     request.phase = "resolve"
     if wanted.choice.format is Format.IPNS_RECORD:
@@ -89,8 +79,9 @@ def answer(request: Request, wanted: Wanted, content: Content, names: Names, sta
     root, site, lifetime = _root_of(wanted.path, names)
     try:
         source = RememberingSource(_open(content, root, stack))
-        walked = _Walked(root, site, lifetime, wanted.choice)
-        made = _answer_site(request, wanted.path, walked, source)
+        start = Start(root, site, lifetime, wanted.choice)
+        give = partial(answer_path, request, start=start, source=source, settings=settings, stack=stack)
+        made = _answer_site(request, wanted.path, start, source, give)
     except NotFoundError as error:
         if request.is_only_if_cached:
             raise RefusedError(412, f"not held here: {error.message}") from error
@@ -101,16 +92,6 @@ def answer(request: Request, wanted: Wanted, content: Content, names: Names, sta
     return made
 
 
-@dataclass(frozen=True, slots=True)
-class _Walked:
-    """Where a path starts: a root, the path below it that a name stands for, and for how long that holds."""
-
-    root: CID
-    site: tuple[bytes, ...]
-    lifetime: Lifetime | None
-    choice: Choice
-
-
 def _root_of(path: ContentPath, names: Names) -> tuple[CID, tuple[bytes, ...], Lifetime | None]:
     if path.namespace == "ipfs":
         return CID.parse(path.root), (), None
@@ -118,52 +99,24 @@ def _root_of(path: ContentPath, names: Names) -> tuple[CID, tuple[bytes, ...], L
     return resolved.root, resolved.segments, Lifetime(resolved.ttl_s)
 
 
-def _answer_site(request: Request, path: ContentPath, walked: _Walked, source: BlockSource) -> Answer:
+def _answer_site(
+    request: Request, path: ContentPath, start: Start, source: BlockSource, give: Callable[[ContentPath], Answer]
+) -> Answer:
     """Answer with what stands at the path, or with what the site's `_redirects` has in its place."""
     try:
-        return _answer_path(request, path, walked, source)
+        return give(path)
     except NotFoundError:
-        if not request.mount.is_isolated or walked.choice.format is not Format.DEFAULT:
+        if not request.mount.is_isolated or start.choice.format is not Format.DEFAULT:
             raise
-        instead = site_rules.decide(request, source, walked.root, walked.site, path.segments)
+        instead = site_rules.decide(request, source, start.root, start.site, path.segments)
         if instead is None:
             raise
     if isinstance(instead, Answer):
         control = headers.IMMUTABLE
-        instead.headers["Cache-Control"] = walked.lifetime.cache_control(control) if walked.lifetime else control
+        instead.headers["Cache-Control"] = start.lifetime.cache_control(control) if start.lifetime else control
         return instead
     elsewhere = ContentPath(path.namespace, path.root, instead.segments, instead.is_slashed)
-    return site_rules.page(instead, lambda: _answer_path(request, elsewhere, walked, source))
-
-
-def _answer_path(request: Request, path: ContentPath, walked: _Walked, source: BlockSource) -> Answer:
-    resolution = resolve(source, walked.root, (*walked.site, *path.segments))
-    target = Target(path, resolution.cid, tuple(resolution.roots), walked.choice, walked.lifetime)
-    return _answer_target(request, target, source)
-
-
-def _answer_target(request: Request, target: Target, source: BlockSource) -> Answer:
-    if target.choice.format is Format.RAW:
-        return raw.answer(request, target, source)
-    _require_unixfs(target.cid)
-    request.phase = "describe"
-    info = describe(source, target.cid)
-    if info.type == "directory":
-        return directory.answer(request, target, source)
-    if info.type == "symlink":
-        return symlink.answer(request, target, info)
-    return file.answer(request, target, source, info)
-
-
-def _require_unixfs(cid: CID) -> None:
-    if cid.codec in _UNIXFS_CODECS:
-        return
-    name = _DOCUMENT_CODECS.get(cid.codec)
-    if name is not None:
-        raise RefusedError(501, f"{name} documents are not available yet", hint="?format=raw gives the block itself")
-    raise RefusedError(
-        406, f"blocks of codec 0x{cid.codec:x} have no form but their own", hint="?format=raw gives the block itself"
-    )
+    return site_rules.page(instead, lambda: give(elsewhere))
 
 
 def _open(content: Content, root: CID, stack: ExitStack) -> BlockSource:

@@ -6,7 +6,8 @@ formats over one that any answer satisfies, then the order given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from gateway.errors import RefusedError
@@ -19,6 +20,7 @@ class Format(Enum):
     RAW = "raw"
     CAR = "car"
     TAR = "tar"
+    ZIP = "zip"
     DAG_JSON = "dag-json"
     DAG_CBOR = "dag-cbor"
     JSON = "json"
@@ -30,6 +32,7 @@ MEDIA_TYPES = {
     "application/vnd.ipld.raw": Format.RAW,
     "application/vnd.ipld.car": Format.CAR,
     "application/x-tar": Format.TAR,
+    "application/zip": Format.ZIP,
     "application/vnd.ipld.dag-json": Format.DAG_JSON,
     "application/vnd.ipld.dag-cbor": Format.DAG_CBOR,
     "application/json": Format.JSON,
@@ -51,6 +54,8 @@ class MediaRange:
 
     type: str
     q: float
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Without q; names in lower case."""
 
     @property
     def is_wildcard(self) -> bool:
@@ -64,6 +69,8 @@ class Choice:
     format: Format
     is_from_query: bool
     takes_default: bool
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Of the item of ``Accept`` that names the format, also where ``?format=`` names it already."""
 
 
 def parse_accept(text: str | None) -> tuple[MediaRange, ...]:
@@ -74,7 +81,7 @@ def parse_accept(text: str | None) -> tuple[MediaRange, ...]:
     for item in text.split(",")[:_ACCEPT_ITEMS_MAX]:
         media_type, *parameters = (part.strip() for part in item.split(";"))
         if "/" in media_type:
-            ranges.append(MediaRange(media_type.lower(), _q(parameters)))
+            ranges.append(MediaRange(media_type.lower(), _q(parameters), _others(parameters)))
     return tuple(ranges)
 
 
@@ -92,18 +99,19 @@ def negotiate(query_format: str | None, accept: str | None) -> Choice:
             raise RefusedError(
                 400, f"unknown format {query_format[:40]!r}", hint=f"formats: {', '.join(sorted(_BY_NAME))}"
             )
-        return Choice(named, is_from_query=True, takes_default=False)
-    best: tuple[float, bool, Format] | None = None
+        parameters = next((media.parameters for media in ranges if MEDIA_TYPES.get(media.type) is named), {})
+        return Choice(named, is_from_query=True, takes_default=False, parameters=parameters)
+    best: tuple[float, bool, Format, Mapping[str, str]] | None = None
     for media in ranges:
         wanted = MEDIA_TYPES.get(media.type, Format.DEFAULT)
         if media.q <= 0 or (wanted is Format.DEFAULT and not _is_ordinary(media)):
             continue
-        candidate = (media.q, wanted is not Format.DEFAULT, wanted)
+        candidate = (media.q, wanted is not Format.DEFAULT, wanted, media.parameters)
         if best is None or candidate[:2] > best[:2]:
             best = candidate
     if best is None:
         raise RefusedError(406, f"nothing in Accept: {(accept or '')[:80]} can be given", hint="accept */*")
-    return Choice(best[2], is_from_query=False, takes_default=takes_default)
+    return Choice(best[2], is_from_query=False, takes_default=takes_default, parameters=best[3])
 
 
 def accepts(accept: str | None, media_type: str) -> float:
@@ -114,6 +122,13 @@ def accepts(accept: str | None, media_type: str) -> float:
 def _is_ordinary(media: MediaRange) -> bool:
     """Tell whether any file may answer this range: all types but the other formats of this protocol family."""
     return media.type not in MEDIA_TYPES and not media.type.startswith(_FAMILIES)
+
+
+def _others(parameters: list[str]) -> dict[str, str]:
+    pairs = (parameter.partition("=") for parameter in parameters)
+    named = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+    named.pop("q", None)
+    return named
 
 
 def _q(parameters: list[str]) -> float:

@@ -61,3 +61,26 @@ class NoBlocks:
 
     def hint(self, cids: Sequence[CID]) -> None:
         """Ignore it."""
+
+
+class TracingSource:
+    """Keeps what it was asked for, in that order, until it is taken: what a client needs to follow a read."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self._source = source
+        self._met: list[tuple[CID, bytes]] = []
+
+    def get(self, cid: CID) -> bytes:
+        """Return a block, and keep it to be taken."""
+        block = self._source.get(cid)
+        self._met.append((cid, block))
+        return block
+
+    def hint(self, cids: Sequence[CID]) -> None:
+        """Pass it on."""
+        self._source.hint(cids)
+
+    def take(self) -> list[tuple[CID, bytes]]:
+        """Return what was met since the last call."""
+        met, self._met = self._met, []
+        return met

@@ -1,4 +1,4 @@
-"""DAG-CBOR and DAG-JSON as plain values with CIDs in them, to follow links and paths through them.
+"""DAG-CBOR and DAG-JSON as plain values with CIDs in them: to follow links and paths, and to turn one into the other.
 
 libipld is several times faster but gives a link and a byte string alike as bytes, so links could not be told from
 data; it serves as the oracle in the tests. Such blocks are rare and small.
@@ -13,6 +13,7 @@ import math
 import struct
 from typing import NoReturn, TypeAlias
 
+from fungistor.dag import dag_pb
 from fungistor.dag.cid import CID, DAG_CBOR
 from fungistor.errors import CorruptError, InvalidError
 
@@ -36,6 +37,100 @@ def decode(codec: int, block: bytes) -> Value:
     if codec == DAG_CBOR:
         return _Cbor(block).whole()
     return _decode_json(block)
+
+
+def encode(codec: int, value: Value) -> bytes:
+    """Write a value in the one form that its codec, DAG_CBOR or else DAG_JSON, has for it.
+
+    Raises:
+        InvalidError: what the codec has no form for: an integer of more than 64 bits, half a surrogate pair.
+    """
+    if codec == DAG_CBOR:
+        parts: list[bytes] = []
+        _write_cbor(value, parts)
+        return b"".join(parts)
+    text = json.dumps(_as_json(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    return _utf8(text)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidError("a string with half of a surrogate pair, which no codec but json holds") from None
+
+
+def _head(major: int, count: int) -> bytes:
+    if count < 24:
+        return bytes((major << 5 | count,))
+    for info, width in _ARGUMENT_BYTES.items():
+        if count < 1 << 8 * width:
+            return bytes((major << 5 | info,)) + count.to_bytes(width, "big")
+    raise InvalidError(f"an integer of {count.bit_length()} bits, dag-cbor holds 64")
+
+
+def _write_cbor(value: Value, parts: list[bytes]) -> None:
+    match value:
+        case None | bool():
+            parts.append({None: b"\xf6", True: b"\xf5", False: b"\xf4"}[value])
+        case int():
+            parts.append(_head(0, value) if value >= 0 else _head(1, -1 - value))
+        case float():
+            parts.append(b"\xfb" + struct.pack(">d", value))
+        case str():
+            text = _utf8(value)
+            parts += (_head(3, len(text)), text)
+        case bytes():
+            parts += (_head(2, len(value)), value)
+        case CID():
+            link = b"\0" + value.encode()
+            parts += (_head(6, _CID_TAG), _head(2, len(link)), link)
+        case list():
+            parts.append(_head(4, len(value)))
+            for item in value:
+                _write_cbor(item, parts)
+        case dict():
+            parts.append(_head(5, len(value)))
+            # The codec's order: shorter keys first, then by bytes.
+            for key in sorted(value, key=lambda text: (len(_utf8(text)), _utf8(text))):
+                _write_cbor(key, parts)
+                _write_cbor(value[key], parts)
+
+
+def _as_json(value: Value) -> object:
+    match value:
+        case CID():
+            return {"/": str(value)}
+        case bytes():
+            return {"/": {"bytes": base64.b64encode(value).decode("ascii").rstrip("=")}}
+        case list():
+            return [_as_json(item) for item in value]
+        case dict():
+            return {key: _as_json(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def of_dag_pb(block: bytes) -> Value:
+    """Return a dag-pb block in the data model, as its specification lays it out.
+
+    Raises:
+        CorruptError: malformed.
+    """
+    spans, data = dag_pb.scan(block)
+    links: list[Value] = []
+    for span in spans:
+        link = dag_pb.decode_link(block, span)
+        told: dict[str, Value] = {"Hash": link.cid}
+        if link.name is not None:
+            told["Name"] = link.name.decode("utf-8", "replace")
+        if link.tsize is not None:
+            told["Tsize"] = link.tsize
+        links.append(told)
+    out: dict[str, Value] = {"Links": links}
+    if data is not None:
+        out["Data"] = block[data[0] : data[1]]
+    return out
 
 
 def links(codec: int, block: bytes) -> list[CID]:

@@ -98,10 +98,14 @@ def _shard(
     return slots
 
 
-def entries(source: BlockSource, directory: CID, *, repeated: bool = False) -> Iterator[DirEntry]:
+def entries(
+    source: BlockSource, directory: CID, *, repeated: bool = False, after: bytes | None = None
+) -> Iterator[DirEntry]:
     """Yield a directory's entries: a basic one's in their stored order, a sharded one's as its blocks arrive.
 
     Equal names appear once, the first of them; with `repeated` all of a basic directory. Memory: one shard a level.
+    With `after`, those behind that name in the same order; shards before it are not asked for. A name that is not
+    there is no error: in a sharded directory its hash has a place all the same, in a basic one nothing is behind it.
 
     Raises:
         InvalidError: not a directory.
@@ -111,10 +115,19 @@ def entries(source: BlockSource, directory: CID, *, repeated: bool = False) -> I
     block = fetch(source, directory)
     message, spans = open_message(directory, block)
     if message.type is DataType.DIRECTORY:
-        return _basic_entries(_links(directory, block, spans), repeated)
+        found = _basic_entries(_links(directory, block, spans), repeated)
+        return found if after is None else _behind(found, after)
     if message.type is not DataType.HAMT_SHARD:
         raise _not_a_directory(directory, message)
-    return _sharded_entries(source, directory, _shard(directory, block, message, spans, None), message.fanout or 0)
+    slots = _shard(directory, block, message, spans, None)
+    return _sharded_entries(source, directory, slots, message.fanout or 0, after)
+
+
+def _behind(found: Iterator[DirEntry], after: bytes) -> Iterator[DirEntry]:
+    for entry in found:
+        if entry.name == after:
+            break
+    return found
 
 
 def _basic_entries(links: Sequence[dag_pb.PBLink], repeated: bool) -> Iterator[DirEntry]:
@@ -126,10 +139,13 @@ def _basic_entries(links: Sequence[dag_pb.PBLink], repeated: bool) -> Iterator[D
             yield DirEntry(name, link.cid, link.tsize or 0)
 
 
-def _sharded_entries(source: BlockSource, directory: CID, slots: list[hamt.Slot], fanout: int) -> Iterator[DirEntry]:
+def _sharded_entries(
+    source: BlockSource, directory: CID, slots: list[hamt.Slot], fanout: int, after: bytes | None
+) -> Iterator[DirEntry]:
     bits, depth_max = hamt.bits_of(fanout), hamt.depth_max(fanout)
+    bound = None if after is None else hamt.hash_name(after)
     # Of each open shard: the slots still to come, and the bits of the path that leads to it.
-    pending: list[tuple[Iterator[hamt.Slot], int]] = [(_announced(source, slots), 0)]
+    pending: list[tuple[Iterator[hamt.Slot], int]] = [(_announced(source, _not_before(slots, 0, 1, bits, bound)), 0)]
     while pending:
         shard, path = pending[-1]
         slot = next(shard, None)
@@ -140,14 +156,24 @@ def _sharded_entries(source: BlockSource, directory: CID, slots: list[hamt.Slot]
         if slot.name is not None:
             if hamt.hash_name(slot.name) >> (hamt.HASH_BITS - bits * len(pending)) != here:
                 raise CorruptError(f"sharded directory {directory} has a name in a bucket where its hash does not lead")
-            yield DirEntry(slot.name, slot.link.cid, slot.link.tsize or 0)
+            if bound is None or hamt.hash_name(slot.name) > bound:
+                yield DirEntry(slot.name, slot.link.cid, slot.link.tsize or 0)
             continue
         if len(pending) == depth_max:
             raise CorruptError(f"sharded directory {directory} is deeper than its hash has bits for")
         cid = slot.link.cid
         block = fetch(source, cid)
         message, spans = _open_shard(cid, block)
-        pending.append((_announced(source, _shard(cid, block, message, spans, fanout)), here))
+        slots = _not_before(_shard(cid, block, message, spans, fanout), here, len(pending) + 1, bits, bound)
+        pending.append((_announced(source, slots), here))
+
+
+def _not_before(slots: list[hamt.Slot], path: int, level: int, bits: int, bound: int | None) -> list[hamt.Slot]:
+    """Leave out the slots all of whose names hash below `bound`."""
+    if bound is None:
+        return slots
+    edge = bound >> (hamt.HASH_BITS - bits * level)
+    return [slot for slot in slots if path << bits | slot.bucket >= edge]
 
 
 def _announced(source: BlockSource, slots: Sequence[hamt.Slot]) -> Iterator[hamt.Slot]:

@@ -1,7 +1,7 @@
 """Write a DAG as a CAR file: depth first, every block once, aside until it is whole.
 
-Which blocks were written stands in a scratch table of SQLite's own, in memory while it is small and on disk when it is
-not, so that a DAG of millions of blocks takes no more memory than one of a few.
+Which blocks were written, and which are to come, is kept on disk where it is much, so that a DAG of millions of blocks
+takes no more memory than one of a few.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import sqlite3
 import stat
 import tempfile
 import time
@@ -25,25 +24,28 @@ from fungistor.limits import MIB
 from fungistor.objects.car_walk import LINKING
 from fungistor.objects.pending import Pending
 from fungistor.objects.results import CarFile
+from fungistor.objects.seen import SeenCids
 
 WRITE_BYTES = MIB
 
 Written = Callable[[int], None]
 
 
-def dag_blocks(source: BlockSource, root: CID) -> Iterator[tuple[CID, bytes]]:
-    """Yield the blocks at and below a root depth first, in link order, none twice; those in CIDs are left out.
+def dag_blocks(source: BlockSource, root: CID, *, repeated: bool = False) -> Iterator[tuple[CID, bytes]]:
+    """Yield the blocks at and below a root depth first, in link order; those in CIDs are left out.
+
+    None comes twice, unless `repeated`: then each as often as a link leads to it.
 
     Raises:
         NotFoundError: a block is missing.
         CorruptError: a block is not what its codec says.
         UnavailableError: a block cannot be had now.
     """
-    with contextlib.closing(_Seen()) as seen, contextlib.closing(Pending(tempfile.gettempdir())) as pending:
+    with contextlib.closing(SeenCids()) as seen, contextlib.closing(Pending(tempfile.gettempdir())) as pending:
         pending.push([root.encode()])
         while (item := pending.pop()) is not None:
             cid = CID.decode(item)
-            if not cid.is_identity and not seen.add(cid):
+            if not repeated and not cid.is_identity and not seen.add(cid):
                 continue
             data = fetch(source, cid)
             if not cid.is_identity:
@@ -52,26 +54,6 @@ def dag_blocks(source: BlockSource, root: CID) -> Iterator[tuple[CID, bytes]]:
                 below = [child for child in links(cid, data) if not child.is_identity or child.codec in LINKING]
                 source.hint([child for child in dict.fromkeys(below) if not child.is_identity and child not in seen])
                 pending.push(child.encode() for child in reversed(below))
-
-
-class _Seen:
-    """CIDs that were written. The same bytes under another codec are another block: other links may lead on."""
-
-    def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("PRAGMA cache_size=-8192")
-        self._db.execute("CREATE TABLE seen(cid BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._db.execute("BEGIN")
-
-    def close(self) -> None:
-        self._db.close()
-
-    def add(self, cid: CID) -> bool:
-        """Note a CID; False if it was noted before."""
-        return self._db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (cid.to_v1().encode(),)).rowcount == 1
-
-    def __contains__(self, cid: CID) -> bool:
-        return self._db.execute("SELECT 1 FROM seen WHERE cid=?", (cid.to_v1().encode(),)).fetchone() is not None
 
 
 class CarExporter:

@@ -13,6 +13,8 @@ from gateway.formats import entity, file
 from gateway.formats.target import Target
 from gateway.negotiation import Format
 from gateway.pages import listing
+from gateway.pages.listing_json import listing_json
+from gateway.pages.paging import Paging
 from gateway.requests import Answer, Buffer, Request, redirect
 
 INDEX_NAME = "index.html"
@@ -29,22 +31,40 @@ def answer(request: Request, target: Target, source: BlockSource) -> Answer:
     """
     if not target.path.is_slashed and request.query.get("go-get") != "1":
         return redirect(f"{request.mount.url_path(target.path.text)}/{request.suffix}")
-    index = lookup(source, target.cid, INDEX_NAME.encode())
+    wants_listing = target.choice.is_from_query and target.choice.format is Format.JSON
+    index = None if wants_listing else lookup(source, target.cid, INDEX_NAME.encode())
     if index is not None:
         info = describe(source, index)
         if info.type != "file":
             raise RefusedError(422, f"index.html of this directory is a {info.type}", hint="name an entry below it")
         return file.answer(request, target, source, info, index_name=INDEX_NAME)
+    if target.choice.format is Format.JSON:
+        return _json(request, target, source)
     if target.choice.format is not Format.DEFAULT and not target.choice.takes_default:
-        raise RefusedError(
-            406, f"a directory has no form {target.choice.format.value!r} here yet", hint="accept text/html"
-        )
+        raise RefusedError(406, f"a directory has no form {target.choice.format.value!r}", hint="accept text/html")
     return _listing(request, target, source)
+
+
+def _json(request: Request, target: Target, source: BlockSource) -> Answer:
+    paging = Paging.parse(request.query, None)
+    etag = f'"DirJson-1{paging.tag}_CID-{target.cid}"'
+    fields = target.headers(etag, headers.GENERATED)
+    if entity.is_not_modified(request, etag):
+        return Answer(304, fields)
+    fields |= {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+    if not target.choice.is_from_query:
+        fields["Content-Location"] = target.location(request, "format=json")
+    if request.is_head:
+        return Answer(200, fields)
+    request.phase = "fetch"
+    found = entries(source, target.cid, after=paging.after)
+    return Answer(200, fields, listing_json(target.path, target.cid, found, paging), first_bytes=_FIRST_BYTES)
 
 
 def _listing(request: Request, target: Target, source: BlockSource) -> Answer:
     order = listing.Order.parse(request.query.get("sort"), request.query.get("order"))
-    etag = listing.etag(target.cid, order)
+    paging = Paging.parse(request.query, listing.SORT_ENTRIES_MAX)
+    etag = listing.etag(target.cid, order, paging)
     fields = target.headers(etag, headers.GENERATED)
     if entity.is_not_modified(request, etag):
         return Answer(304, fields)
@@ -58,6 +78,7 @@ def _listing(request: Request, target: Target, source: BlockSource) -> Answer:
 
     def page() -> Iterator[Buffer]:
         request.phase = "fetch"
-        yield from listing.listing_page(target.path, target.cid, entries(source, target.cid), order, request.mount)
+        found = entries(source, target.cid, after=paging.after)
+        yield from listing.listing_page(target.path, target.cid, found, order, request.mount, paging)
 
     return Answer(200, fields, page(), first_bytes=_FIRST_BYTES)

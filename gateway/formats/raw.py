@@ -18,7 +18,7 @@ def answer(request: Request, target: Target, source: BlockSource) -> Answer:
     etag = f'"{target.cid}.raw"'
     fields = target.headers(etag, headers.IMMUTABLE)
     fields["X-Content-Type-Options"] = "nosniff"
-    fields |= save_as(request, target, kind="attachment", extension=".bin")
+    fields |= save_as(request, target, kind="attachment", filename=f"{target.cid}.bin")
     if not target.choice.is_from_query:
         fields["Content-Location"] = f"{request.mount.url_path(target.path.text)}?format=raw"
     if entity.is_not_modified(request, etag):

@@ -35,17 +35,19 @@ class Target:
             fields["Vary"] = "Accept"
         return fields
 
+    def location(self, request: Request, query: str) -> str:
+        """Return the URL on the request's Host that says by itself what ``Accept`` said."""
+        return f"{request.mount.url_path(self.path.text)}?{query}"
 
-def save_as(request: Request, target: Target, *, kind: str = "inline", extension: str = "") -> dict[str, str]:
+
+def save_as(request: Request, target: Target, *, kind: str = "inline", filename: str = "") -> dict[str, str]:
     """Return ``Content-Disposition`` where ``?filename=``, ``?download=true`` or the format asks for one.
 
-    `kind` is what the format wants by itself; without `extension` the name is the path's last.
+    `kind` and `filename` are what the format wants by itself; an inline answer without a name needs no field.
     """
-    filename = request.query.get("filename")
+    name = request.query.get("filename") or filename
     if request.is_download:
         kind = "attachment"
-    if not filename and kind == "inline":
+    if not name and kind == "inline":
         return {}
-    if not filename:
-        filename = f"{target.cid}{extension}" if extension else target.path.last_name or str(target.cid)
-    return {"Content-Disposition": headers.disposition(kind, filename)}
+    return {"Content-Disposition": headers.disposition(kind, name or target.path.last_name or str(target.cid))}

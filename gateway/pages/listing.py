@@ -19,7 +19,10 @@ from fungistor.dag.walk import DirEntry
 from gateway import paths
 from gateway.mounts import PATH_MOUNT, Mount
 from gateway.pages.layout import HEAD, TAIL, asset_hash, human_size
+from gateway.pages.paging import Paging
 from gateway.paths import ContentPath
+
+ALL = Paging()
 
 SORT_ENTRIES_MAX = 10_000
 """A directory up to this long is gathered (a few MiB) and sorted; a longer one streams in the order it is stored."""
@@ -60,18 +63,23 @@ class Order:
         return "" if self == Order() else f"-{self.key.value}{'-desc' if self.is_descending else ''}"
 
 
-def etag(directory: CID, order: Order) -> str:
-    """Return the page's entity tag: it changes with the directory, the order, and the gateway's look."""
-    return f'"DirIndex-{_ASSETS}{order.tag}_CID-{directory}"'
+def etag(directory: CID, order: Order, paging: Paging = ALL) -> str:
+    """Return the page's entity tag: it changes with the directory, the order, the page, and the gateway's look."""
+    return f'"DirIndex-{_ASSETS}{order.tag}{paging.tag}_CID-{directory}"'
 
 
 def listing_page(
-    path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order, mount: Mount = PATH_MOUNT
+    path: ContentPath,
+    directory: CID,
+    entries: Iterable[DirEntry],
+    order: Order,
+    mount: Mount = PATH_MOUNT,
+    paging: Paging = ALL,
 ) -> Iterator[bytes]:
     """Yield the page in chunks of about 32 KB, holding at most SORT_ENTRIES_MAX entries."""
     buffer: list[str] = []
     length = 0
-    for text in _page(path, directory, entries, order, mount):
+    for text in _page(path, directory, entries, order, mount, paging):
         buffer.append(text)
         length += len(text)
         if length >= _CHUNK_CHARS:
@@ -81,36 +89,57 @@ def listing_page(
     yield "".join(buffer).encode("utf-8", "replace")
 
 
-def _page(path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order, mount: Mount) -> Iterator[str]:
-    remaining = iter(entries)
+def _page(
+    path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order, mount: Mount, paging: Paging
+) -> Iterator[str]:
+    cut = paging.cut(entries)
+    remaining = iter(cut)
     gathered = list(islice(remaining, SORT_ENTRIES_MAX))
     beyond = next(remaining, None)
-    is_sorted = beyond is None
+    is_whole = beyond is None and cut.next_query is None and paging.after is None
     base = mount.url_path(paths.join(path.namespace, path.root, path.segments)).rstrip("/")
     title = escape(paths.display(b"/".join((b"", path.namespace.encode(), path.root.encode(), *path.segments))))
     yield (
         f"{HEAD}<title>Index of {title}</title>\n</head>\n<body>\n<header>\n"
         f"<h1>Index of {escape(path.last_name or short_cid(path.root))}</h1>\n"
-        f'<p class="path">{_breadcrumb(path, mount)}</p>\n'
+        f'<p class="path">{breadcrumb(path, mount)}</p>\n'
         f'<p class="meta">CID <span translate="no">{directory}</span></p>\n'
         "</header>\n<main>\n"
     )
-    if not gathered and not path.segments:
+    if not gathered and not path.segments and paging.after is None:
         yield f'<p class="empty">This directory is empty.</p>\n</main>\n{TAIL}'
         return
-    yield f"<table>\n<thead><tr>{_heading(order, is_sorted=is_sorted)}</tr></thead>\n<tbody>\n"
+    yield f"<table>\n<thead><tr>{_heading(order, is_sorted=is_whole)}</tr></thead>\n<tbody>\n"
     if path.segments:
         yield (
             f'<tr><td class="name up"><a href="{escape(base)}/..">..</a></td>'
             '<td class="hash"></td><td class="size"></td></tr>\n'
         )
     count = total = 0
-    everything = _sorted(gathered, order) if beyond is None else chain(gathered, (beyond,), remaining)
+    everything: Iterator[DirEntry] = chain(gathered, () if beyond is None else (beyond,), remaining)
+    if is_whole:
+        everything = _sorted(gathered, order)
     for entry in everything:
         count += 1
         total += entry.tsize
         yield _row(base, entry, mount)
-    yield f"</tbody>\n</table>\n</main>\n<footer>{_summary(count, total, is_sorted=is_sorted)}</footer>\n{TAIL}"
+    yield (
+        f"</tbody>\n</table>\n{_turns(paging, cut.next_query)}</main>\n"
+        f"<footer>{_summary(count, total, is_sorted=is_whole)}</footer>\n{TAIL}"
+    )
+
+
+def _turns(paging: Paging, next_query: str | None) -> str:
+    """The way to the pages beside this one; the way back is the browser's."""
+    if next_query is None and paging.after is None:
+        return ""
+    steps = []
+    if paging.after is not None:
+        steps.append('<a href="?">first page</a>')
+    if next_query is not None:
+        steps.append(f'<a rel="next" href="{escape(next_query)}">next page</a>')
+        steps.append('<a href="?limit=all">all on one page</a>')
+    return f'<nav class="turns">{" ".join(steps)}</nav>\n'
 
 
 _SORT_KEYS: dict[SortKey, Callable[[DirEntry], tuple[str | int, bytes]]] = {
@@ -125,7 +154,8 @@ def _sorted(entries: list[DirEntry], order: Order) -> Iterator[DirEntry]:
     return iter(entries)
 
 
-def _breadcrumb(path: ContentPath, mount: Mount) -> str:
+def breadcrumb(path: ContentPath, mount: Mount) -> str:
+    """Return the steps of a path as links."""
     crumbs = [f'<a href="{escape(mount.crumb(paths.join(path.namespace, path.root, ())))}">{escape(path.root)}</a>']
     for depth, segment in enumerate(path.segments, start=1):
         href = escape(mount.crumb(paths.join(path.namespace, path.root, path.segments[:depth])))
@@ -172,7 +202,7 @@ def _is_likely_directory(entry: DirEntry) -> bool:
 def _summary(count: int, total: int, *, is_sorted: bool) -> str:
     entries = "1 entry" if count == 1 else f"{count:,} entries"
     told = f"{entries}, {human_size(total)} with all that lies below"
-    return told if is_sorted else f"{told}; too many to sort, so they are shown in the order they are stored"
+    return told if is_sorted else f"{told}; there are too many to sort, so they stand in the order they are stored"
 
 
 def short_cid(cid: str) -> str:

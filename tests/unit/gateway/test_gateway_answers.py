@@ -261,9 +261,7 @@ def test_redirects(site: Site, target: str, location: str) -> None:
         ("/ipfs/bafkqaaa/%zz", 400),
         ("/ipfs/bafkqaaa/../..", 400),
         ("/ipfs/bafkqaaa?format=nope", 400),
-        ("/ipfs/bafkqaaa?format=car", 501),
-        ("/ipfs/bafkqaaa?format=tar", 501),
-        ("/ipfs/bafkqaaa?format=dag-json", 501),
+        ("/ipfs/bafkqaaa?format=dag-json", 406),
         ("/ipfs/bafkqaaa?format=ipns-record", 400),
         ("/ipns/example.com", 404),
         ("/routing/v1/providers/x", 501),
@@ -282,11 +280,10 @@ def test_refusals(site: Site, target: str, status: int) -> None:
     assert answer.text.startswith(str(status))
 
 
-def test_accept_of_what_is_not_built(site: Site) -> None:
-    """A CAR asked for by Accept is 501, an unknown type alone 406."""
-    assert site.live.get(site.path, Accept="application/vnd.ipld.car").status_code == 501
+def test_accept_of_what_does_not_exist(site: Site) -> None:
+    """A type that no answer has is 406 where nothing else is accepted."""
     assert site.live.get(site.path, Accept="application/vnd.ipld.nope").status_code == 406
-    assert site.live.get(f"{site.path}/", Accept="application/json").status_code == 406
+    assert site.live.get(f"{site.path}/", Accept="application/cbor").status_code == 406
 
 
 def test_service_worker(site: Site) -> None:

@@ -44,7 +44,7 @@ def test_default_beside_another() -> None:
 
 @pytest.mark.parametrize(
     ("query", "accept", "status"),
-    [("zip", None, 400), (None, "application/vnd.ipld.unknown", 406), (None, "*/*;q=0", 406), (None, "*/*;q=x", 406)],
+    [("7z", None, 400), (None, "application/vnd.ipld.unknown", 406), (None, "*/*;q=0", 406), (None, "*/*;q=x", 406)],
 )
 def test_refused(query: str | None, accept: str | None, status: int) -> None:
     """A format that does not exist is 400, an Accept that nothing satisfies 406."""
