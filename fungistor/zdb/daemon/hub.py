@@ -50,6 +50,7 @@ class Hub:
         self.pending: list[Connection] = []
         """Those with SETs that are not stored yet."""
         self.waiting: dict[Connection, Waiting] = {}
+        self.hooked = context.hooked
         self.empty = asyncio.Event()
 
     def defer(self, connection: Connection) -> None:

@@ -24,7 +24,7 @@ The original bounds each argument alone, so that 1024 of them may claim 8 GiB.
 
 _SET_BEGINS: Final = b"*3\r\n$3\r\nSET\r\n$"
 _GET_BEGINS: Final = b"*2\r\n$3\r\nGET\r\n$"
-_SHORT: Final = {b"%d" % number: number for number in range(256)}
+_SHORT: Final = {b"%d" % number: number for number in range(1, 256)}
 """Lengths that a key may have."""
 _NEVER: Final = 1 << 40
 """Stands for a length that is none: nothing is found so far on."""
@@ -86,6 +86,37 @@ def _number(line: bytes) -> int | None:
     return int(line) if line.isdigit() and len(line) <= 10 else None
 
 
+def whole_get(data: bytes, pos: int) -> tuple[bytes, int] | None:
+    """Return the key of a GET in the form that every client sends, and where it ends; None for the careful way."""
+    if not data.startswith(_GET_BEGINS, pos):
+        return None
+    pos += len(_GET_BEGINS)
+    line = data.find(b"\r\n", pos, pos + 5)
+    end = line + 2 + _SHORT.get(data[pos:line], _NEVER)
+    if line < 0 or data[end : end + 2] != b"\r\n":
+        return None
+    return data[line + 2 : end], end + 2
+
+
+def whole_set(data: bytes, pos: int) -> tuple[bytes, bytes, int] | None:
+    """Return key and value of a SET in the form that every client sends, and where it ends; else None."""
+    if not data.startswith(_SET_BEGINS, pos):
+        return None
+    pos += len(_SET_BEGINS)
+    line = data.find(b"\r\n", pos, pos + 5)
+    key_at = line + 2
+    key_end = key_at + _SHORT.get(data[pos:line], _NEVER)
+    value_line = data.find(b"\r\n", key_end + 3, key_end + 12)
+    digits = data[key_end + 3 : value_line]
+    if value_line < 0 or data[key_end : key_end + 3] != b"\r\n$" or not digits.isdigit():
+        return None
+    value_at = value_line + 2
+    end = value_at + int(digits)
+    if data[end : end + 2] != b"\r\n":
+        return None
+    return data[key_at:key_end], data[value_at:end], end + 2
+
+
 class RequestParser:
     """Bytes in, requests out, for one connection.
 
@@ -130,6 +161,10 @@ class RequestParser:
     def wants(self) -> memoryview | None:
         """Return the buffer that the next bytes of the stream must go to, or None for `feed`."""
         return None if self._gather is None else self._gather[self._filled : self._length + 2]
+
+    def idle(self) -> bool:
+        """Whether nothing of a request is left: what is fed next begins one."""
+        return not self._left and self._pos == len(self._data) and self._gather is None
 
     def filled(self, count: int) -> int:
         """Say that `count` bytes were put into what `wants` gave; return how many are missing there."""
@@ -185,10 +220,6 @@ class RequestParser:
         This is the hot path: a third of the time of the careful one.
         """
         data, pos = self._data, self._pos
-        if data.startswith(_SET_BEGINS, pos):
-            return self._whole_set(data, pos + len(_SET_BEGINS))
-        if data.startswith(_GET_BEGINS, pos):
-            return self._whole_get(data, pos + len(_GET_BEGINS))
         line = data.find(b"\r\n", pos, pos + 7)
         if line < 0 or data[pos] != 0x2A:
             return None
@@ -212,30 +243,6 @@ class RequestParser:
             pos = end + 2
         self._pos = pos
         return args
-
-    def _whole_set(self, data: bytes, pos: int) -> list[Argument] | None:
-        """Return a SET in the form that every client sends, or None for the careful way."""
-        line = data.find(b"\r\n", pos, pos + 5)
-        key_at = line + 2
-        key_end = key_at + _SHORT.get(data[pos:line], _NEVER)
-        value_line = data.find(b"\r\n", key_end + 3, key_end + 12)
-        digits = data[key_end + 3 : value_line]
-        if value_line < 0 or data[key_end : key_end + 3] != b"\r\n$" or not digits.isdigit():
-            return None
-        value_at = value_line + 2
-        end = value_at + int(digits)
-        if data[end : end + 2] != b"\r\n":
-            return None
-        self._pos = end + 2
-        return [b"SET", data[key_at:key_end], data[value_at:end]]
-
-    def _whole_get(self, data: bytes, pos: int) -> list[Argument] | None:
-        line = data.find(b"\r\n", pos, pos + 5)
-        end = line + 2 + _SHORT.get(data[pos:line], _NEVER)
-        if line < 0 or data[end : end + 2] != b"\r\n":
-            return None
-        self._pos = end + 2
-        return [b"GET", data[line + 2 : end]]
 
     def _line(self) -> bytes | None:
         """Return the next header line without its first byte and line feed, or None if it is not all there."""

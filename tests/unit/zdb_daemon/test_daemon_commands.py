@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from fungistor.zdb.daemon.connection import COMMANDS
+from fungistor.zdb.daemon.vocabulary import COMMANDS
 from tests.unit.zdb_daemon.harness import Client, Daemon, ErrorReply, daemon, encode
 
 

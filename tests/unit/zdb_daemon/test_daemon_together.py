@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
 
-from tests.unit.zdb_daemon.harness import Client, ErrorReply, daemon, encode
+from tests.unit.zdb_daemon.harness import DEADLINE_S, Client, ErrorReply, daemon, encode
 
 
 @pytest.mark.parametrize("flags", [(), ("--sync",)], ids=["plain", "sync"])
@@ -84,3 +85,43 @@ def test_a_client_that_leaves_at_once_has_its_writes_stored(tmp_path: Path) -> N
         reply = staying.call("SCAN")
         assert isinstance(reply, list)
         assert "Traceback" not in running.log.read_text()
+
+
+def test_words_in_any_order_and_cut_are_answered_in_order(tmp_path: Path) -> None:
+    """Plain GETs and SETs, large values, odd words and errors in one stream, cut anywhere: replies as one by one."""
+    rng = random.Random(11)
+    words: list[tuple[bytes, ...]] = []
+    for number in range(400):
+        key = b"k%d" % rng.randrange(30)
+        value = rng.randbytes(rng.choice((0, 1, 200, 5000, 20_000, 70_000)))
+        words.append(
+            rng.choice(
+                (
+                    *[(b"SET", key, value)] * 4,
+                    *[(b"GET", key)] * 4,
+                    *((b"get", key), (b"DEL", key), (b"LENGTH", key), (b"MGET", key, b"k1")),
+                    *(
+                        (b"GET", b""),
+                        (b"GET", key, key),
+                        (b"SET", key),
+                        (b"GET", b"x" * 256),
+                        (b"PING", b"%d" % number),
+                    ),
+                )
+            )
+        )
+    with daemon(tmp_path / "one") as one, daemon(tmp_path / "many") as many:
+        single, piped, other = one.client(), many.client(), many.client()
+        expected = [repr(single.call(*request)) for request in words]
+        stream = b"".join(encode(*request) for request in words)
+        replies: list[str] = []
+        reader = threading.Thread(target=lambda: replies.extend(repr(piped.read()) for _ in words))
+        reader.start()
+        sent = 0
+        while sent < len(stream):
+            step = rng.choice((1, 3, 100, 4000, 30_000, 300_000))
+            piped.sock.sendall(stream[sent : sent + step])
+            sent += step
+        reader.join(DEADLINE_S)
+        assert replies == expected
+        assert other.call("PING") == b"PONG"
