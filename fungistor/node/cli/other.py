@@ -24,6 +24,9 @@ def zdb(words: Sequence[str], output: Output) -> int:
     if not {"-h", "-help", "--help"}.isdisjoint(words):
         output.out.write(USAGE)
         return 0
+    if not {"-version", "--version"}.isdisjoint(words):
+        output.out.write(f"fungistor {__version__}\n")
+        return 0
     if words and words[0] in VERBS:
         return _zdb_offline(words[0], words[1:], output)
     return run(parse_arguments([word for word in words if word not in COMMON_OPTIONS]), ready=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from fungistor import __version__
 from fungistor.errors import FungiStorError
 from fungistor.zdb.daemon.arguments import USAGE, parse_arguments
 
@@ -14,11 +15,16 @@ def main(argv: Sequence[str]) -> int:
     if any(word in ("--help", "-help", "-h") for word in argv):
         sys.stdout.write(USAGE)
         return 0
+    if any(word in ("--version", "-version") for word in argv):
+        sys.stdout.write(f"fungistor {__version__}\n")
+        return 0
     try:
         config = parse_arguments(argv)
         from fungistor.zdb.daemon.server import run
 
-        return run(config, ready=lambda address: print(f"zdb: serving on {address}", file=sys.stderr, flush=True))  # noqa: T201
+        return run(config)
+    except KeyboardInterrupt:
+        return 130
     except FungiStorError as error:
         sys.stderr.write(f"zdb: {error}" + (f" ({error.hint})" if error.hint else "") + "\n")
         return error.exit_code

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from fungistor.zdb.daemon.log import ERROR, say
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.segments import Unsynced
 from fungistor.zdb.daemon.store import Store
@@ -76,7 +76,7 @@ class Barrier:
             # The kernel may have thrown the pages away and says so once: what is in the file now is not known.
             namespace.broken = reason
             name = os.fsdecode(namespace.name)
-            sys.stderr.write(f"zdb: namespace {name} takes no writes until restart: {reason}\n")
+            say(ERROR, "namespace.broken", f"takes no writes until a restart: {reason}", namespace=name)
         whole = not any(namespace.broken for namespace in self._store.namespaces.values())
         callbacks, self._running = self._running, []
         for done in callbacks:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import os
 from collections.abc import Callable
 from typing import Final
 
 from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.compaction import Outcome, PassEnded, Step, compact
+from fungistor.zdb.daemon.log import WARNING, say
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.store import Store
 
@@ -53,7 +54,8 @@ class Compactor:
             async with self._turn:
                 await self._steps(namespace, percent, outcome)
         except PassEnded as error:
-            sys.stderr.write(f"zdb: compaction ended early: {error}\n")
+            name = os.fsdecode(namespace.name)
+            say(WARNING, "compaction.ended", f"compaction ended early: {error}", namespace=name)
             done(error.message)
         else:
             done(outcome)

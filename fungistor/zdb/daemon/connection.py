@@ -77,6 +77,8 @@ class Connection(asyncio.BufferedProtocol):
         self._awaited = 0
         """How many bytes the kernel waits for before it wakes the loop; 0 where it cannot be asked."""
         self.last_read = 0.0
+        self.heard = self.greeted = False
+        """Whether something came since that was looked at last, and whether anything ever did."""
         hub.accepted += 1
         self.owner = hub.accepted
         """Who it is to mirrors; a master says it in each request."""
@@ -117,6 +119,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._hub.context.stats.rx_bytes += nbytes
+        self.heard = True
         parser = self._parser
         if parser.gathering():
             self.last_read = self._hub.loop.time()
@@ -178,6 +181,11 @@ class Connection(asyncio.BufferedProtocol):
             self._await_bytes(0)
             return False
         return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether its silence is ours: it waits for something, or is told what others do."""
+        return self._blocked or self in self._hub.waiting or self in self._hub.mirrors
 
     def abort(self) -> None:
         """Drop the connection."""

@@ -1,36 +1,42 @@
-"""Numbers for operators: OpenMetrics text, and the small HTTP server that gives it. Labels are bounded."""
+"""Numbers for operators, as OpenMetrics text. Labels are bounded."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
-from fungistor.errors import FailedError, InvalidError
+from fungistor import __version__
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.session import Context
+from fungistor.zdb.daemon.tls import Credentials
 
 NAMESPACES_MAX: Final = 100
 """Namespaces with lines of their own; the others are summed up as `(others)`."""
-_REQUEST_BYTES_MAX: Final = 8 << 10
-_REQUEST_S: Final = 5.0
-_CONTENT_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-def metrics_text(context: Context, connections: int) -> str:
+def metrics_text(context: Context, connections: int, limit: int, credentials: Credentials | None) -> str:
     """Return all numbers, `# EOF` last."""
-    return "\n".join([*_server_lines(context, connections), *_namespace_lines(context), "# EOF"]) + "\n"
+    lines = [*_server_lines(context, connections, limit), *_disk_lines(context), *_namespace_lines(context)]
+    if credentials is not None:
+        about = "Until when the TLS certificate is valid, unix time"
+        lines += _family("zdb_tls_certificate_expiry_timestamp_seconds", "gauge", about, credentials.expires)
+    return "\n".join([*lines, "# EOF"]) + "\n"
 
 
-def _server_lines(context: Context, connections: int) -> Iterator[str]:
-    stats, io = context.stats, context.store.io
+def _server_lines(context: Context, connections: int, limit: int) -> Iterator[str]:
+    stats, io, hooks = context.stats, context.store.io, context.hooks
+    yield "# TYPE zdb_build info"
+    yield "# HELP zdb_build What runs"
+    yield f'zdb_build_info{{version="{_label(__version__)}",durability="{context.durability}"}} 1'
     yield from _family("zdb_uptime_seconds", "gauge", "Since the start", time.time() - context.started)
     yield from _family("zdb_connections", "gauge", "Open now", connections)
+    yield from _family("zdb_connections_limit", "gauge", "Open at most", limit)
+    yield from _family("zdb_hook_events_waiting", "gauge", "Events that the hook is not told yet", hooks.waiting)
     for name, about, value in (
         ("clients", "Connections accepted", stats.clients),
+        ("clients_refused", "Connections beyond the limit", stats.refused),
         ("commands", "Commands executed", stats.commands),
         ("commands_unknown", "Unknown words", stats.failed),
         ("commands_denied", "Commands that needed admin rights", stats.unauthorized),
@@ -42,12 +48,27 @@ def _server_lines(context: Context, connections: int) -> Iterator[str]:
         ("data_read_failures", "Values that could not be read or failed their checksum", io.data_read_failed),
         ("data_write_failures", "Writes that the disk refused", io.data_write_failed),
         ("index_write_failures", "Index writes that the disk refused", io.index_write_failed),
+        ("hook_runs", "Runs of the hook", hooks.stats.runs),
+        ("hook_failures", "Runs that ended with another code than 0", hooks.stats.failed),
+        ("hook_timeouts", "Runs that took too long", hooks.stats.timed_out),
+        ("hook_events_dropped", "Events that the hook was never told", hooks.stats.dropped),
     ):
         yield from _family(f"zdb_{name}", "counter", about, value)
     yield "# TYPE zdb_operations counter"
     yield "# HELP zdb_operations Commands by word"
     for word, count in sorted(stats.operations.items()):
         yield f'zdb_operations_total{{command="{word.lower()}"}} {count}'
+
+
+def _disk_lines(context: Context) -> Iterator[str]:
+    yield "# TYPE zdb_disk_free_bytes gauge"
+    yield "# HELP zdb_disk_free_bytes Room for files"
+    for what, root in (("data", context.store.data_root), ("index", context.store.index_root)):
+        try:
+            disk = os.statvfs(root)
+        except OSError:
+            continue
+        yield f'zdb_disk_free_bytes{{disk="{what}"}} {disk.f_bavail * disk.f_frsize}'
 
 
 def _namespace_lines(context: Context) -> Iterator[str]:
@@ -76,48 +97,3 @@ def _family(name: str, kind: str, about: str, value: float) -> Iterator[str]:
 def _label(text: str) -> str:
     plain = text.encode("utf-8", "backslashreplace").decode()
     return plain.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Return host and port of `HOST:PORT`. Raises: InvalidError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise InvalidError(f"{text} is no HOST:PORT")
-    return host.strip("[]"), int(port)
-
-
-async def serve_metrics(address: str, context: Context, connections: Callable[[], int]) -> asyncio.Server:
-    """Serve `/metrics` and `/health`, nothing else.
-
-    Raises:
-        InvalidError: the address has no form.
-        FailedError: it cannot be listened on.
-    """
-    host, port = parse_address(address)
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _REQUEST_S)
-            writer.write(_reply(head, context, connections()))
-            await asyncio.wait_for(writer.drain(), _REQUEST_S)
-        writer.close()
-
-    try:
-        return await asyncio.start_server(answer, host, port, limit=_REQUEST_BYTES_MAX)
-    except OSError as error:
-        raise FailedError(f"cannot listen on {address}: {error.strerror or error}") from error
-
-
-def _reply(head: bytes, context: Context, connections: int) -> bytes:
-    words = head.split(b"\r\n", 1)[0].split(b" ")
-    status, kind, body = "404 Not Found", "text/plain; charset=utf-8", "not found: there is /metrics and /health\n"
-    if len(words) != 3 or words[0] != b"GET":
-        status, body = "405 Method Not Allowed", "only GET is served here\n"
-    elif words[1] == b"/metrics":
-        status, kind, body = "200 OK", _CONTENT_TYPE, metrics_text(context, connections)
-    elif words[1] == b"/health":
-        broken = [os.fsdecode(one.name) for one in context.store.namespaces.values() if one.broken]
-        status, body = ("503 Service Unavailable", "refuses writes\n") if broken else ("200 OK", "ok\n")
-    data = body.encode("utf-8", "backslashreplace")
-    lines = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-    return lines.encode() + data

@@ -182,12 +182,17 @@ def dump(data: str, index: str, progress: Progress) -> Iterator[Row]:
         ConflictError: a daemon has them.
     """
     with _opened(data, index) as store:
-        for name, namespace in store.namespaces.items():
-            progress(os.fsdecode(name))
-            for key in namespace.live.keys:
-                entry = namespace.entry(key)
-                assert entry is not None, "it is in the table"
-                yield {
-                    "namespace": os.fsdecode(name), "key": key.hex(), "bytes": entry[2], "time": entry[4],
-                    "checksum": f"{entry[3]:08x}", "file": entry[0], "offset": entry[1],
-                }  # fmt: skip
+        yield from live_rows(store, progress)
+
+
+def live_rows(store: Store, progress: Progress = lambda _: None) -> Iterator[Row]:
+    """A row a live key of an open store."""
+    for name, namespace in store.namespaces.items():
+        progress(os.fsdecode(name))
+        for key in namespace.live.keys:
+            entry = namespace.entry(key)
+            assert entry is not None, "it is in the table"
+            yield {
+                "namespace": os.fsdecode(name), "key": key.hex(), "bytes": entry[2], "time": entry[4],
+                "checksum": f"{entry[3]:08x}", "file": entry[0], "offset": entry[1],
+            }  # fmt: skip

@@ -27,8 +27,12 @@ class ServerStats:
     commands: int = 0
     failed: int = 0
     unauthorized: int = 0
+    refused: int = 0
+    """Connections beyond the limit."""
     rx_bytes: int = 0
     tx_bytes: int = 0
+    write_failed_at: float = 0.0
+    """When the disk refused something last, unix seconds, as precise as the daemon looks after itself."""
     operations: dict[str, int] = field(default_factory=dict)
 
 
@@ -53,13 +57,22 @@ class Context:
     """Begins a pass over a namespace unless one runs there."""
     stop: Callable[[], None] = lambda: None
     """Ends the daemon as SIGTERM does."""
+    flush_closed: Callable[[], None] | None = None
+    """Makes files durable that the next ones have followed, where that is wanted at once."""
     started: float = field(default_factory=time.time)
 
     def greet(self, namespace: Namespace) -> None:
         """Have the hook told of a namespace's rotations, and asked for its missing files."""
         if self.hooked:
             namespace.asked = set()
-            namespace.rotated = self._tell_rotation
+        if self.hooked or self.flush_closed is not None:
+            namespace.rotated = self._rotated
+
+    def _rotated(self, namespace: Namespace, closed: int) -> None:
+        if self.flush_closed is not None:
+            self.flush_closed()
+        if self.hooked:
+            self._tell_rotation(namespace, closed)
 
     def _tell_rotation(self, namespace: Namespace, closed: int) -> None:
         segments = namespace.segments

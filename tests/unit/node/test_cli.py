@@ -71,7 +71,6 @@ def test_common_options_stand_before_or_after_the_command() -> None:
         ["up", "--catalog", "etcd://h:1"],
         ["up", "--gateway-hosts", "f"],
         ["status", "--pool", "f", "--catalog", "u"],
-        ["zdb", "--rotate", "9"],
     ],
 )
 def test_what_is_not_built_is_refused_by_name(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:

@@ -29,7 +29,11 @@ class Client:
         if address.startswith("/"):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(DEADLINE_S)
-            self.sock.connect(address)
+            try:
+                self.sock.connect(address)
+            except OSError:
+                self.sock.close()
+                raise
         else:
             host, _, port = address.rpartition(":")
             self.sock = socket.create_connection((host, int(port)), timeout=DEADLINE_S)
@@ -109,7 +113,7 @@ class Daemon:
                 raise RuntimeError(f"daemon did not start: {self.log.read_text()}")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.01)
-        text = self.port_file.read_text()
+        text = self.port_file.read_text().split("\n")[0]
         self.address = text if text.startswith("/") else f"127.0.0.1:{text}"
 
     def client(self) -> Client:

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from fungistor.errors import InvalidError
-from fungistor.zdb.daemon.arguments import parse_arguments
 from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.namespace import Namespace, Put
 from fungistor.zdb.daemon.store import Store
@@ -303,35 +301,6 @@ def test_unix_socket(tmp_path: Path) -> None:
         assert server.client().call("PING") == b"PONG"
         assert server.stop() == 0
     assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (["--rotate", "9"], "not available yet"),
-        (["--mode", "both"], "is unknown"),
-        (["--what"], "unknown option"),
-        (["--port"], "needs a value"),
-        (["--port", "70000"], "not a number"),
-        (["--datasize", "100"], "not between"),
-        (["--protect"], "needs --admin"),
-        (["--data", "a", "--index", "a"], "two folders"),
-        (["--sync", "--no-sync"], "exclude"),
-    ],
-)
-def test_arguments_are_refused(words: list[str], text: str) -> None:
-    """Options that are wrong or not built are named, with exit code 2."""
-    with pytest.raises(InvalidError, match=text) as caught:
-        parse_arguments(words)
-    assert caught.value.exit_code == 2
-
-
-def test_arguments_are_the_originals() -> None:
-    """The original's flags are understood, with one dash or two, sizes with its suffixes."""
-    words = "-data d --index=i --datasize 1.5M --admin x --protect --maxsize 9"
-    config = parse_arguments(words.split())
-    assert (config.data, config.index, config.datasize, config.maxsize) == ("d", "i", 3 << 19, 9)
-    assert (config.listen, config.port, config.admin, config.protect) == ("127.0.0.1", 9900, "x", True)
 
 
 def test_a_namespace_is_typed(tmp_path: Path) -> None:
