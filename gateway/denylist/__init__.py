@@ -1,0 +1,1 @@
+"""What this gateway refuses to serve: lists in the compact denylist format (IPIP-383)."""

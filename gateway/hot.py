@@ -1,0 +1,191 @@
+"""Hot answers: whole, prebuilt, and sent by the protocol itself before a framework sees the request.
+
+Only what cannot change is kept: an answer of 200 to a plain GET under ``/ipfs/``, or one that calls itself immutable,
+of known length and at most BODY_BYTES_MAX. It is found by Host and target, byte for byte; whatever a request says beyond
+a few harmless fields sends it the long way. Everything is forgotten when a list, a limit or the catalog changes.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from fungistor.limits import KIB, MIB
+from gateway import headers
+
+BODY_BYTES_MAX = 1 * MIB
+ENTRY_BYTES = 4 * KIB
+"""What an entry costs beside its body: its head, its key, and the objects around them."""
+
+AGE_S_MAX = 60.0
+"""An entry is made anew after this, so that the clients' many identical requests are seen by the rest now and then."""
+
+TARGET_BYTES_MAX = 4 * KIB
+JOINED_BYTES_MAX = 64 * KIB
+"""Head and body up to this are sent as one piece: a copy is cheaper than a second system call."""
+
+_TELLING = re.compile(
+    rb"\r\n(?!(?i:accept):[ \t]*\*/\*\r)(?!(?i:connection):[ \t]*(?i:keep-alive)\r)"
+    rb"((?i:accept|authorization|cache-control|connection|content-length|cookie2|expect|forwarded|if-[a-z-]+|max-forwards"
+    rb"|origin-agent-cluster|pragma|proxy-[a-z-]+|range|service-worker|te|trailer|traceparent|tracestate"
+    rb"|transfer-encoding|upgrade|want-digest|x-forwarded-[a-z-]+|x-real-ip|x-request-id))[ \t]*:[ \t]*([^\r]*)\r"
+)
+"""Fields that mean something for the answer. All others are the client's own affair."""
+
+_HOST = re.compile(rb"\r\n[Hh][Oo][Ss][Tt]:[ \t]*([^\r \t]*)[ \t]*\r")
+_HOST_AGAIN = re.compile(rb"\r\n[Hh][Oo][Ss][Tt][ \t]*:")
+_RANGE = re.compile(rb"bytes=(\d{1,15})-(\d{0,15})$")
+_ETAG = re.compile(rb'"[^"\x00-\x20]*"$')
+
+RawFields = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class HotAnswer:
+    """One prebuilt answer. Heads lack what each answer has of its own: date, request id, and the end of the head."""
+
+    body: bytes
+    head: bytes
+    part_head: bytes
+    """Of 206; empty where the answer takes no ranges."""
+    same_head: bytes
+    """Of 304."""
+    etag: bytes
+    made_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What to write for one request."""
+
+    status: int
+    head: bytes
+    body: bytes | memoryview
+
+
+class HotAnswers:
+    """A worker's hot answers, bounded in bytes. Used on the loop's thread only."""
+
+    def __init__(self, bytes_max: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bytes_max = bytes_max
+        self._clock = clock
+        self._answers: OrderedDict[tuple[bytes, bytes], HotAnswer] = OrderedDict()
+        self.bytes = 0
+        self.generation = 0
+        self.is_open = True
+        """False while each request must be looked at: leave to serve is asked, or single requests are counted."""
+        self.hits = 0
+        self.on_answer: Callable[[Ready, bytes, str, str], None] = lambda *_: None
+        """Told of every answer: what, the target, the client's address, the request id."""
+        self._id_prefix = secrets.token_hex(4)
+        self._ids = 0
+
+    def clear(self) -> None:
+        """Forget everything, and what is being made at this moment, too."""
+        self._answers.clear()
+        self.bytes = 0
+        self.generation += 1
+
+    def keep(self, host: bytes, target: bytes, fields: RawFields, body: bytes, generation: int) -> None:
+        """Keep an answer of 200 that was made since `generation`."""
+        if generation != self.generation or not self.is_open:
+            return
+        answer = _prebuilt(fields, body, self._clock())
+        if answer is None:
+            return
+        self._drop((host, target))
+        self._answers[host, target] = answer
+        self.bytes += len(body) + ENTRY_BYTES
+        while self.bytes > self._bytes_max and self._answers:
+            self._drop(next(iter(self._answers)))
+
+    def ready(self, data: bytes, date: bytes) -> tuple[Ready, bytes, str] | None:
+        """The answer to the one request that `data` is, its target and its id; None for one to go the long way."""
+        if not self.is_open or not data.endswith(b"\r\n\r\n"):
+            return None
+        end = data.find(b" HTTP/1.1\r\n", 4, TARGET_BYTES_MAX)
+        host = _HOST.search(data)
+        if end < 0 or host is None:
+            return None
+        target = data[4:end]
+        key = (host[1], target)
+        answer = self._answers.get(key)
+        if answer is None or data.find(b"\r\n\r\n") != len(data) - 4:
+            return None
+        if self._clock() - answer.made_at > AGE_S_MAX:
+            self._drop(key)
+            return None
+        if _HOST_AGAIN.search(data, host.end() - 1) is not None:
+            return None
+        telling = _TELLING.search(data, end)
+        chosen = (200, answer.head, answer.body) if telling is None else _particular(answer, telling, data)
+        if chosen is None:
+            return None
+        self._answers.move_to_end(key)
+        self.hits += 1
+        self._ids += 1
+        request_id = f"{self._id_prefix}{self._ids:08x}"
+        status, head, body = chosen
+        head = b"%sdate: %s\r\nx-request-id: %s\r\n\r\n" % (head, date, request_id.encode())
+        return Ready(status, head, body), target, request_id
+
+    def _drop(self, key: tuple[bytes, bytes]) -> None:
+        answer = self._answers.pop(key, None)
+        if answer is not None:
+            self.bytes -= len(answer.body) + ENTRY_BYTES
+
+
+def _particular(
+    answer: HotAnswer, telling: re.Match[bytes], data: bytes
+) -> tuple[int, bytes, bytes | memoryview] | None:
+    """Answer a request with one range, or one entity tag, and nothing else that means something."""
+    if _TELLING.search(data, telling.end() - 1) is not None:
+        return None
+    name, value = telling[1].lower(), telling[2].rstrip()
+    if name == b"if-none-match":
+        return (304, answer.same_head, b"") if _ETAG.match(value) and value == answer.etag else None
+    found = _RANGE.match(value) if name == b"range" and answer.part_head else None
+    if found is None:
+        return None
+    size = len(answer.body)
+    start, last = int(found[1]), int(found[2]) if found[2] else size - 1
+    if start >= size or last < start:
+        return None
+    stop = min(size, last + 1)
+    head = b"%scontent-range: bytes %d-%d/%d\r\ncontent-length: %d\r\n" % (
+        answer.part_head, start, stop - 1, size, stop - start,
+    )  # fmt: skip
+    return 206, head, memoryview(answer.body)[start:stop]
+
+
+_NOT_PREBUILT = frozenset((b"date", b"x-request-id", b"server-timing", b"connection", b"transfer-encoding"))
+_OF_THE_BODY = frozenset((b"content-length", b"content-type", b"accept-ranges"))
+
+
+def is_lasting(target: bytes, fields: dict[bytes, bytes]) -> bool:
+    """Tell whether an answer stays right for as long as what it is made from is served."""
+    said = fields.get(b"cache-control", b"")
+    if b"set-cookie" in fields or b"content-encoding" in fields:
+        return False
+    return said == headers.IMMUTABLE.encode() or (said == headers.GENERATED.encode() and target.startswith(b"/ipfs/"))
+
+
+def _prebuilt(raw: RawFields, body: bytes, now: float) -> HotAnswer | None:
+    fields = [(name.lower(), value) for name, value in raw if name.lower() not in _NOT_PREBUILT]
+    known = dict(fields)
+    if known.get(b"content-length") != b"%d" % len(body):
+        return None
+    head = b"HTTP/1.1 200 OK\r\n" + _lines(fields, frozenset()) + b"server-timing: cache;desc=hot\r\n"
+    part_head = b""
+    if known.get(b"accept-ranges") == b"bytes":
+        part_head = b"HTTP/1.1 206 Partial Content\r\n" + _lines(fields, frozenset((b"content-length",)))
+    same_head = b"HTTP/1.1 304 Not Modified\r\n" + _lines(fields, _OF_THE_BODY)
+    return HotAnswer(body, head, part_head, same_head, known.get(b"etag", b""), now)
+
+
+def _lines(fields: RawFields, without: frozenset[bytes]) -> bytes:
+    return b"".join(b"%s: %s\r\n" % field for field in fields if field[0] not in without)

@@ -1,0 +1,1 @@
+"""What an operator asks of a gateway beside answers: limits, lists, logs, metrics, leave to serve."""
