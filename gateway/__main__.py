@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -11,10 +12,14 @@ import sys
 
 from fungistor.errors import FungiStorError
 from fungistor.node.home import Home
+from fungistor.node.metrics import Numbers, save_numbers
 from fungistor.node.names import open_names
 from fungistor.node.network import Network
 from fungistor.node.wiring import open_network
+from gateway.denylist.files import standard_folders
 from gateway.hosts import load_hosts
+from gateway.operations.desk import Desk, DeskFiles
+from gateway.operations.rules_file import FILE_NAME
 from gateway.settings import Settings
 from gateway.worker import die_with, ignore_interrupt, serve
 
@@ -27,15 +32,17 @@ def main(argv: list[str]) -> int:
     ignore_interrupt()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     settings = dataclasses.replace(Settings(), access_log=arguments.access_log)
+    home = Home(os.path.abspath(arguments.home))
     try:
         hosts = load_hosts(arguments.gateway_hosts)
-        names = open_names(Home(arguments.home), os.environ)
+        names = open_names(home, os.environ)
         network = open_network(arguments.home, cached=True)
     except FungiStorError as error:
         sys.stderr.write(f"gateway worker: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code
     assert isinstance(network, Network)  # the other kind is for commands without a home
     try:
+        desk = Desk(settings, _files(home, network))
         with socket.socket(fileno=arguments.fd) as listener:
             serve(
                 network.content,
@@ -44,10 +51,33 @@ def main(argv: list[str]) -> int:
                 settings=settings,
                 names=names,
                 hosts=hosts,
+                desk=desk,
+                hosts_again=lambda: load_hosts(arguments.gateway_hosts),
             )
+    except FungiStorError as error:
+        sys.stderr.write(f"gateway worker: {error}\n")
+        return error.exit_code
     finally:
         network.close()
     return 0
+
+
+def _files(home: Home, network: Network) -> DeskFiles:
+    """What the desk looks at every second, in this home."""
+
+    def save(numbers: Numbers) -> None:
+        for name, value in network.cache_numbers().items():
+            numbers.gauge(name, value)
+        with contextlib.suppress(OSError):
+            save_numbers(home.gateway_numbers, numbers)
+
+    return DeskFiles(
+        rules=home.path(FILE_NAME),
+        denylist_folders=tuple(standard_folders(home.root)),
+        changes=network.answers_change,
+        not_ready=network.why_not_ready,
+        save=save,
+    )
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

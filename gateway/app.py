@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 import anyio.to_thread
@@ -15,11 +15,11 @@ from starlette.routing import Route
 from fungistor.errors import FungiStorError, UnavailableError
 from gateway import headers
 from gateway.backend import Content
-from gateway.endpoint import ContentEndpoint, Exchange, Receive, Scope, Send, log_access, send_problem
+from gateway.endpoint import ContentEndpoint, Exchange, Receive, Scope, Send, send_problem
 from gateway.errors import RefusedError
-from gateway.forwarding import TrustedProxies
 from gateway.hosts import HostTable, PlaceKind, default_hosts, may_have_dnslink
 from gateway.names import Names, NoNames
+from gateway.operations.desk import Desk
 from gateway.pages.problem import FRONT_PAGE
 from gateway.requests import Answer, Request
 from gateway.settings import Settings
@@ -40,36 +40,41 @@ class Gateway:
     """ASGI application. Starlette decodes paths, so what names content never goes through its router."""
 
     def __init__(
-        self, content: Content, names: Names, settings: Settings, not_ready: NotReady, hosts: HostTable
+        self, content: Content, names: Names, settings: Settings, not_ready: NotReady, hosts: HostTable, desk: Desk
     ) -> None:
         self.settings = settings
+        self.desk = desk
         self.hosts = hosts
         self._names = names
-        self._trusted = TrustedProxies(settings.trusted_proxies)
-        self._content = ContentEndpoint(content, names, Streamer.create(settings))
-        self._others = _other_routes(not_ready)
+        self._content = ContentEndpoint(desk.guarded(content), names, Streamer.create(settings), desk.gate)
+        self._others = _other_routes(lambda: not_ready() or desk.why_not_ready)
         self._dns_threads = anyio.CapacityLimiter(DNS_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
-        if scope["type"] != "http":
-            return
+        if scope["type"] == "http":
+            await self.desk.serve(scope, receive, send, self._serve)
+
+    def take_hosts(self, hosts: HostTable) -> None:
+        """Go by another table of Hosts from the next request on."""
+        self.hosts = hosts
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(Request.from_scope(scope), scope, receive, send)
         request = exchange.request
         try:
             decided = await self._decide(request, scope["scheme"])
         except FungiStorError as error:
-            refused = error
-            await self._tell(exchange, lambda: send_problem(exchange, refused))
+            await send_problem(exchange, error)
             return
         if isinstance(decided, Mounted):
             request.raw_path, request.mount = decided.raw_path, decided.mount
             await self._content(exchange)
         elif isinstance(decided, Answer) and request.method in ("GET", "HEAD"):
             body = b"".join(bytes(chunk) for chunk in decided.chunks)
-            await self._tell(exchange, lambda: exchange.whole(decided.status, decided.headers, body))
+            await exchange.whole(decided.status, decided.headers, body)
         else:
-            await self._tell(exchange, lambda: self._serve_other(exchange))
+            await self._serve_other(exchange)
 
     def serves_host(self, authority: str) -> bool:
         """Tell whether an authority is known to lead here, without asking anybody: a gateway, one's subdomain, or a
@@ -83,7 +88,7 @@ class Gateway:
 
     async def _decide(self, request: Request, scheme: str) -> Decision:
         """Ask the hostname layer. A DNSLink that nobody here knows yet is asked for in a thread."""
-        host, scheme = self._trusted.host_and_scheme(request, scheme)
+        host, scheme = self.desk.trusted.host_and_scheme(request, scheme)
         asked = Asked(host, scheme, request.raw_path, request.suffix)
         known: bool | None = None
         if needs_dns(self.hosts, asked):
@@ -105,13 +110,6 @@ class Gateway:
                 return False
             raise
 
-    async def _tell(self, exchange: Exchange, answer: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await answer()
-        finally:
-            if self.settings.access_log:
-                log_access(exchange)
-
     async def _serve_other(self, exchange: Exchange) -> None:
         exchange.scope["fungistor.exchange"] = exchange
         if exchange.request.method == "OPTIONS":
@@ -127,9 +125,11 @@ def create_app(
     names: Names | None = None,
     not_ready: NotReady = lambda: None,
     hosts: HostTable | None = None,
+    desk: Desk | None = None,
 ) -> Gateway:
-    """Make the gateway over `content` and `names`, for the Hosts of a table."""
-    return Gateway(content, names or NoNames(), settings or Settings(), not_ready, hosts or default_hosts())
+    """Make the gateway over `content` and `names`, for the Hosts of a table, behind a desk."""
+    bounds = settings or Settings()
+    return Gateway(content, names or NoNames(), bounds, not_ready, hosts or default_hosts(), desk or Desk(bounds))
 
 
 def _other_routes(not_ready: NotReady) -> Starlette:

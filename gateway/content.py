@@ -18,6 +18,7 @@ from fungistor.errors import InvalidError, NotFoundError
 from fungistor.names.key import is_canonical, name_text, parse_key
 from gateway import headers, paths, site_rules, trustless
 from gateway.backend import Content
+from gateway.denylist import guard
 from gateway.dispatch import Start, answer_path
 from gateway.errors import RefusedError
 from gateway.formats import ipns_record
@@ -77,6 +78,8 @@ def answer(
     if wanted.choice.format is Format.IPNS_RECORD:
         return ipns_record.answer(request, wanted.path, names)
     root, site, lifetime = _root_of(wanted.path, names)
+    if lifetime is not None:
+        guard.check_resolved(root, (*site, *wanted.path.segments))
     try:
         source = RememberingSource(_open(content, root, stack))
         start = Start(root, site, lifetime, wanted.choice)

@@ -6,9 +6,7 @@ that fails half-way, and the source that must be closed in each case.
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from gateway.errors import FirstByteTimeoutError, RefusedError, as_json, as_text
 from gateway.names import Names
 from gateway.negotiation import accepts
 from gateway.pages.problem import problem_page
+from gateway.paths import ContentPath
 from gateway.requests import Answer, Buffer, Request
 from gateway.settings import PIECE_BYTES, Settings
 from gateway.steps import SourceStack, Step, take_step
@@ -158,25 +157,23 @@ class _Made:
     is_late: bool = False
 
 
+Gate = Callable[[Request, ContentPath], Awaitable[None]]
+"""Raises where a content path may not be served; asked before anything is fetched."""
+
+
 class ContentEndpoint:
     """Answers what is below ``/ipfs/`` and ``/ipns/``, whatever the Host had of it."""
 
-    def __init__(self, content: Content, names: Names, streamer: Streamer) -> None:
+    def __init__(self, content: Content, names: Names, streamer: Streamer, gate: Gate) -> None:
         self._content = content
+        self._gate = gate
         self._names = names
         self._streamer = streamer
-        self._under_way = 0
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one request to its end."""
-        self._under_way += 1
         trail.current.set(exchange.request.trail)  # worker threads inherit it
-        try:
-            await self._respond(exchange)
-        finally:
-            self._under_way -= 1
-            if self._streamer.settings.access_log:
-                log_access(exchange)
+        await self._respond(exchange)
 
     async def _respond(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -186,9 +183,9 @@ class ContentEndpoint:
         try:
             if request.method not in ("GET", "HEAD"):
                 raise RefusedError(405, f"{request.method} is not allowed here", headers={"Allow": ALLOWED_METHODS})
-            if self._under_way > self._streamer.settings.requests_max:
-                raise RefusedError(429, f"{self._under_way} requests are under way", headers={"Retry-After": "5"})
             decided = content_answers.preflight(request)
+            if not isinstance(decided, Answer):
+                await self._gate(request, decided.path)
         except FungiStorError as error:
             await send_problem(exchange, error)
             return
@@ -320,19 +317,3 @@ def _close(stack: SourceStack) -> None:
         stack.close()
     except Exception as error:  # the answer is out; a source that cannot close is for the log alone
         log.error("a block source failed to close", exc_info=error)
-
-
-def log_access(exchange: Exchange) -> None:
-    """Write one line of JSON about a request that has ended."""
-    request = exchange.request
-    line = {
-        "time": round(time.time(), 3),
-        "request_id": request.request_id,
-        "client": request.client,
-        "method": request.method,
-        "path": request.raw_path.decode("latin-1"),
-        "status": exchange.status,
-        "bytes": exchange.sent_bytes,
-        "seconds": round(time.monotonic() - request.started_s, 6),
-    }
-    sys.stderr.write(json.dumps(line) + "\n")

@@ -48,13 +48,18 @@ _KINDS = {
     400: "invalid",
     404: "not_found",
     405: "method_not_allowed",
+    401: "unauthorized",
+    403: "denied",
     406: "not_acceptable",
+    410: "blocked",
     412: "not_cached",
     416: "range_not_satisfiable",
     422: "unprocessable",
     429: "busy",
     500: "failed",
+    451: "blocked",
     501: "not_available_yet",
+    503: "unavailable",
     504: "timeout",
 }
 

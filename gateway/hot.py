@@ -1,8 +1,8 @@
 """Hot answers: whole, prebuilt, and sent by the protocol itself before a framework sees the request.
 
 Only what cannot change is kept: an answer of 200 to a plain GET under ``/ipfs/``, or one that calls itself immutable,
-of known length and at most BODY_BYTES_MAX. It is found by Host and target, byte for byte; whatever a request says beyond
-a few harmless fields sends it the long way. Everything is forgotten when a list, a limit or the catalog changes.
+of known length and at most BODY_BYTES_MAX. It is found by Host and target, byte for byte; whatever else a request says
+but for a few harmless fields sends it the long way. All is forgotten when a list, a limit or the catalog changes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ TARGET_BYTES_MAX = 4 * KIB
 JOINED_BYTES_MAX = 64 * KIB
 """Head and body up to this are sent as one piece: a copy is cheaper than a second system call."""
 
-_TELLING = re.compile(
-    rb"\r\n(?!(?i:accept):[ \t]*\*/\*\r)(?!(?i:connection):[ \t]*(?i:keep-alive)\r)"
-    rb"((?i:accept|authorization|cache-control|connection|content-length|cookie2|expect|forwarded|if-[a-z-]+|max-forwards"
+_TELLING_NAMES = (
+    rb"accept|authorization|cache-control|connection|content-length|cookie2|expect|forwarded|if-[a-z-]+|max-forwards"
     rb"|origin-agent-cluster|pragma|proxy-[a-z-]+|range|service-worker|te|trailer|traceparent|tracestate"
-    rb"|transfer-encoding|upgrade|want-digest|x-forwarded-[a-z-]+|x-real-ip|x-request-id))[ \t]*:[ \t]*([^\r]*)\r"
+    rb"|transfer-encoding|upgrade|want-digest|x-forwarded-[a-z-]+|x-real-ip|x-request-id"
 )
 """Fields that mean something for the answer. All others are the client's own affair."""
+
+_TELLING_NAME = re.compile(_TELLING_NAMES)
+_TELLING = re.compile(
+    rb"\r\n(?!(?i:accept):[ \t]*\*/\*\r)(?!(?i:connection):[ \t]*(?i:keep-alive)\r)"
+    rb"((?i:" + _TELLING_NAMES + rb"))[ \t]*:[ \t]*([^\r]*)\r"
+)
 
 _HOST = re.compile(rb"\r\n[Hh][Oo][Ss][Tt]:[ \t]*([^\r \t]*)[ \t]*\r")
 _HOST_AGAIN = re.compile(rb"\r\n[Hh][Oo][Ss][Tt][ \t]*:")
@@ -162,6 +167,14 @@ def _particular(
     return 206, head, memoryview(answer.body)[start:stop]
 
 
+def is_plain(raw: RawFields) -> bool:
+    """Tell whether a request says nothing that means something: its answer is the one that all such get."""
+    return not any(
+        _TELLING_NAME.fullmatch(name) and (name, value.strip().lower()) not in _HARMLESS for name, value in raw
+    )
+
+
+_HARMLESS = frozenset(((b"accept", b"*/*"), (b"connection", b"keep-alive")))
 _NOT_PREBUILT = frozenset((b"date", b"x-request-id", b"server-timing", b"connection", b"transfer-encoding"))
 _OF_THE_BODY = frozenset((b"content-length", b"content-type", b"accept-ranges"))
 

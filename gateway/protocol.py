@@ -7,6 +7,7 @@ tests/unit/gateway/test_protocol.py fails when a new version moves them.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import tunnel
 from gateway.endpoint import ABORT_EXTENSION
+from gateway.hot import JOINED_BYTES_MAX, HotAnswers
 from gateway.settings import Settings
 
 _TOO_LARGE = (
@@ -31,6 +33,7 @@ class GatewayProtocol(HttpToolsProtocol):
     settings = Settings()
     serves: Callable[[str], bool] = staticmethod(lambda _: False)
     """Tells for which authorities a tunnel may be asked."""
+    hot: HotAnswers | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,6 +42,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._opening: tunnel.Opening | None = tunnel.Opening()
+        self._last_hot_s = -math.inf
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock: a connection that never asks is closed, too."""
@@ -53,6 +57,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Count a head's bytes as they come: the parser gathers a long field without telling."""
         if self._is_refused:
+            return
+        if self._head_bytes == 0 and self._is_head_open and self.hot is not None and self._answer_hot(data):
             return
         if self._is_head_open:
             self._head_bytes += len(data)
@@ -93,6 +99,33 @@ class GatewayProtocol(HttpToolsProtocol):
         own = self.transport.get_extra_info("sockname")
         return isinstance(own, tuple) and authority in (f"{own[0]}:{own[1]}", f"[{own[0]}]:{own[1]}")
 
+    def _answer_hot(self, data: bytes) -> bool:
+        """Answer what is hot here and now, unless an answer is still on its way on this connection."""
+        hot = self.hot
+        cycle: Any = self.cycle  # None before the first request
+        if hot is None or not data.startswith(b"GET /") or self.flow.write_paused or self.transport.is_closing():
+            return False
+        if cycle is not None and not (cycle.response_complete and cycle.keep_alive):
+            return False
+        found = hot.ready(data, self.server_state.default_headers[0][1] if self.server_state.default_headers else b"")
+        if found is None:
+            return False
+        ready, target, request_id = found
+        if len(ready.body) <= JOINED_BYTES_MAX:
+            self.transport.write(ready.head + ready.body)
+        else:
+            self.transport.writelines((ready.head, ready.body))
+        self.server_state.total_requests += 1
+        self._disarm_head_timer()
+        self._last_hot_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._arm_keep_alive(self.timeout_keep_alive)
+        hot.on_answer(ready, target, self.client[0] if self.client else "", request_id)
+        return True
+
+    def _arm_keep_alive(self, after_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(after_s, self.timeout_keep_alive_handler)
+
     def on_message_begin(self) -> None:
         """Offer the abort to the application."""
         super().on_message_begin()
@@ -127,7 +160,12 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close without waiting for a client that does not read the rest of its last answer."""
-        if not self.transport.is_closing():
+        # Hot answers do not set the timer anew each: it looks for itself when the last one was.
+        left_s = self._last_hot_s + self.timeout_keep_alive - self.loop.time()
+        self.timeout_keep_alive_task = None
+        if left_s > 0:
+            self._arm_keep_alive(left_s)
+        elif not self.transport.is_closing():
             self.transport.abort()
 
     def _refuse_head(self) -> None:

@@ -52,7 +52,7 @@ class Request:
             query=_query(query_string),
             headers=headers,
             client=client[0] if client else "",
-            request_id=secrets.token_hex(8),
+            request_id=scope.get("fungistor.request_id") or secrets.token_hex(8),
             started_s=time.monotonic(),
         )
 

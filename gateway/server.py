@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ from gateway.app import Gateway
 from gateway.protocol import GatewayProtocol
 from gateway.settings import Settings
 
+REFRESH_S = 1.0
+
+log = logging.getLogger("gateway")
+
 
 class GatewayServer(uvicorn.Server):
     """A server on inherited sockets: SIGTERM drains it, SIGINT is the supervisor's to forward."""
@@ -21,12 +26,39 @@ class GatewayServer(uvicorn.Server):
     def __init__(self, app: Gateway, settings: Settings, on_started: Callable[[], None] = lambda: None) -> None:
         super().__init__(_config(app, settings))
         self._on_started = on_started
+        self._desk = app.desk
+        self._upkeep: asyncio.Task[None] | None = None
+        self._reload = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
         await self.on_tick(0)  # the first answers have a Date, too
+        self._upkeep = asyncio.create_task(self._keep_up(), name="upkeep")
         self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let what is under way end."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+        await super().shutdown(sockets)
+
+    async def _keep_up(self) -> None:
+        """Look every second, or when asked to, for what has changed."""
+        while True:
+            is_asked = self._reload.is_set()
+            self._reload.clear()
+            try:
+                await asyncio.to_thread(self._desk.refresh, reload=is_asked)
+                self._desk.take_up()
+            except Exception as error:  # upkeep that ended silently would be worse
+                log.error("upkeep failed, and goes on", exc_info=error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reload.wait(), REFRESH_S)
+
+    def reload(self) -> None:
+        """Read lists, hosts and limits anew."""
+        self._reload.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -34,6 +66,7 @@ class GatewayServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         try:
             loop.add_signal_handler(signal.SIGTERM, self.drain)
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
         except (RuntimeError, ValueError):  # not the main thread: whoever runs it there calls `drain`
             yield
             return
@@ -41,6 +74,7 @@ class GatewayServer(uvicorn.Server):
             yield
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_signal_handler(signal.SIGHUP)
 
     def drain(self) -> None:
         """Accept nothing new, finish what is under way within the bound; called again, finish at once."""
@@ -50,9 +84,8 @@ class GatewayServer(uvicorn.Server):
 
 
 def _config(app: Gateway, settings: Settings) -> uvicorn.Config:
-    protocol = type(
-        "BoundedProtocol", (GatewayProtocol,), {"settings": settings, "serves": staticmethod(app.serves_host)}
-    )
+    extras = {"settings": settings, "serves": staticmethod(app.serves_host), "hot": app.desk.hot}
+    protocol = type("BoundedProtocol", (GatewayProtocol,), extras)
     return uvicorn.Config(
         app,
         http=protocol,

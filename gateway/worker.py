@@ -8,11 +8,13 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 from gateway.app import NotReady, create_app
 from gateway.backend import Content
 from gateway.hosts import HostTable
 from gateway.names import Names
+from gateway.operations.desk import Desk
 from gateway.server import GatewayServer
 from gateway.settings import Settings
 
@@ -41,6 +43,8 @@ def serve(
     not_ready: NotReady = lambda: None,
     names: Names | None = None,
     hosts: HostTable | None = None,
+    desk: Desk | None = None,
+    hosts_again: Callable[[], HostTable] | None = None,
 ) -> None:
     """Serve until SIGTERM, then drain. Writes a line to `ready_fd` and closes it when requests are served.
 
@@ -49,8 +53,11 @@ def serve(
     bounds = settings or Settings()
     logging.getLogger("gateway").setLevel(logging.INFO)
     # Set before the app answers: a supervisor takes readiness from here and liveness from /-/health.
+    app = create_app(content, bounds, not_ready=not_ready, names=names, hosts=hosts, desk=desk)
+    if hosts_again is not None:
+        app.desk.on_reload = lambda: app.take_hosts(hosts_again())
     server = GatewayServer(
-        create_app(content, bounds, not_ready=not_ready, names=names, hosts=hosts),
+        app,
         bounds,
         on_started=lambda: _announce(ready_fd),
     )

@@ -125,6 +125,10 @@ class Home:
         return self.path("cache", "flight.lock")
 
     @property
+    def gateway_numbers(self) -> str:
+        return self.path("run", "gateway")
+
+    @property
     def journal(self) -> str:
         return self.path("journal")
 

@@ -69,6 +69,7 @@ UNIXFS_CODECS = (RAW, DAG_PB)
 """Blocks of other codecs may be in an imported DAG. They are no files, and are given as they are."""
 
 INDEX_WAIT_S = 1.0
+LOSSES_MAX = 4
 Json = dict[str, object]
 
 
@@ -372,6 +373,36 @@ class Network:
 
     def _held(self, record: Record, down: set[MemberNumber]) -> int:
         return survives_at_least(self._parts.pool, decode_root(record.manifest, record.salt).slot, down, record)
+
+    def answers_change(self) -> tuple[int, int]:
+        """A token that differs when what was read may be answered otherwise now: a purge, or a new revision."""
+        with contextlib.suppress(FungiStorError):
+            self.catalog.catch_up()
+        return (0 if self.cache is None else self.cache.follow_purges()), int(self.catalog.revision)
+
+    def why_not_ready(self) -> str | None:
+        """Why this node should be sent no requests now, None where it may."""
+        try:
+            if self.catalog.behind():
+                return "it is still catching up with the catalog"
+        except (FungiStorError, OSError) as error:
+            return f"the catalog cannot be read: {error}"
+        members, up = len(self._parts.pool.members()), len(self._parts.pool.up_members())
+        if members - up > LOSSES_MAX:
+            return f"{members - up} of {members} members do not answer, and objects survive {LOSSES_MAX}"
+        return None
+
+    def cache_numbers(self) -> dict[str, float]:
+        """How the cache does, under the names that other gateways use."""
+        cache = self.cache
+        if cache is None:
+            return {}
+        disk = cache.disk
+        return {
+            "ipfs_http_blockstore_cache_hit": cache.memory.hits + (disk.hits if disk else 0),
+            "ipfs_http_blockstore_cache_requests": cache.memory.hits + (disk.hits + disk.misses if disk else 0),
+            "fungistor_cache_memory_bytes": cache.memory.held_bytes,
+        }
 
     def cached_spans(self, text: str) -> Iterator[bytes]:
         """The keys under which a cache keeps the blocks of an object, or of the one block that `text` names."""

@@ -47,6 +47,11 @@ class Denylists:
         self.rules = Rules()
         self.refresh()
 
+    def look_in(self, folders: Sequence[str]) -> None:
+        """Look in other folders from the next `refresh` on."""
+        with self._lock:
+            self._folders = tuple(folders)
+
     def refresh(self) -> bool:
         """Look at the folders; True where something has changed."""
         with self._lock:

@@ -19,6 +19,9 @@ _exempt: ContextVar[bytes | None] = ContextVar("gateway_denylist_exempt", defaul
 """The multihash of a root below which a path is explicitly allowed: its own rules have been asked already."""
 
 
+_rules: ContextVar[Rules | None] = ContextVar("gateway_denylist_rules", default=None)
+
+
 def refusal(rule: Rule) -> RefusedError:
     """What a client is told. Which rule and which list is the operator's to know, not the client's."""
     return RefusedError(
@@ -31,11 +34,19 @@ def refusal(rule: Rule) -> RefusedError:
 
 def check_path(rules: Rules, path: ContentPath) -> None:
     """Raise RefusedError where a rule forbids the path. What an explicit rule allows is let through to its root."""
+    _rules.set(rules)
     rule = rules.of_path(path.namespace, path.root, path.segments) if rules else None
     allowed = rule is not None and rule.allows and path.namespace == "ipfs"
     _exempt.set(CID.parse(path.root).multihash if allowed else None)
     if rule is not None and not rule.allows:
         raise refusal(rule)
+
+
+def check_resolved(root: CID, segments: tuple[bytes, ...]) -> None:
+    """Ask once more for what a name stands for. Runs in the request's own thread or task, after `check_path`."""
+    rules = _rules.get()
+    if rules:
+        check_path(rules, ContentPath("ipfs", str(root), segments, False))
 
 
 class GuardedContent:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from functools import lru_cache
 
-from gateway.operations.rules_file import Network
+from gateway.forwarding import TrustedProxies
 
 IPV6_CLIENT_BITS = 64
 """One subscriber has at least so many addresses of IPv6: counting single ones would count nobody."""
@@ -25,9 +24,9 @@ def _address(text: str) -> Address | None:
     return mapped or address
 
 
-def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Network]) -> str:
+def client_address(peer: str, forwarded_for: str | None, trusted: TrustedProxies) -> str:
     """The client's address. ``X-Forwarded-For`` counts from its end, as far as the hops are proxies that we trust."""
-    if not trusted or forwarded_for is None or not _is_trusted(peer, trusted):
+    if forwarded_for is None or not trusted.trusts(peer):
         return peer
     known = peer
     for hop in reversed(forwarded_for.split(",")[-HOPS_MAX:]):
@@ -35,19 +34,9 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Netwo
         if address is None:
             break
         known = str(address)
-        if not _is_trusted(known, trusted):
+        if not trusted.trusts(known):
             break
     return known
-
-
-def _is_trusted(text: str, trusted: Sequence[Network]) -> bool:
-    address = _address(text)
-    return address is not None and any(address.version == network.version and address in network for network in trusted)
-
-
-def is_trusted_proxy(peer: str, trusted: Sequence[Network]) -> bool:
-    """Tell whether what `peer` says of its clients may be believed."""
-    return _is_trusted(peer, trusted)
 
 
 @lru_cache(maxsize=4096)

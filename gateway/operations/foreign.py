@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from urllib.parse import urlsplit
 
 from fungistor import trail
@@ -25,6 +26,9 @@ from gateway.operations.rules_file import OperatorRules
 KEPT_BYTES = 32 * MIB
 RAW = "application/vnd.ipld.raw"
 _ABSENT = (404, 410, 412, 451)
+
+own_only: ContextVar[bool] = ContextVar("gateway_own_only", default=False)
+"""Set for requests that want what is held here or nothing."""
 
 log = logging.getLogger("gateway.foreign")
 
@@ -45,7 +49,11 @@ class ForeignContent:
             opened = self._content.open(root)
             source = opened.__enter__()
         except NotFoundError:
-            if not rules.foreign_gateways or not (rules.foreign_any_root or root.multihash in rules.foreign_roots):
+            if (
+                own_only.get()
+                or not rules.foreign_gateways
+                or not (rules.foreign_any_root or root.multihash in rules.foreign_roots)
+            ):
                 raise
         else:
             try:
