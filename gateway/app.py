@@ -70,7 +70,9 @@ class Gateway:
         if isinstance(decided, Mounted):
             request.raw_path, request.mount = decided.raw_path, decided.mount
             await self._content(exchange)
-        elif isinstance(decided, Answer) and request.method in ("GET", "HEAD"):
+        elif isinstance(decided, Answer) and request.method not in ("GET", "HEAD"):
+            await self._content(exchange)  # it answers OPTIONS, and refuses the rest
+        elif isinstance(decided, Answer):
             body = b"".join(bytes(chunk) for chunk in decided.chunks)
             await exchange.whole(decided.status, decided.headers, body)
         else:

@@ -132,9 +132,6 @@ def _website(asked: Asked, config: HostConfig) -> Mounted:
 
 
 def _subdomain(asked: Asked, place: Place) -> Decision:
-    label = place.label
-    if len(label) > LABEL_CHARS_MAX and "." not in label:
-        raise _too_long()
     root = _root_of_label(asked, place)
     if isinstance(root, Answer):
         return root

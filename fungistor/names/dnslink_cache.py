@@ -37,8 +37,9 @@ Spawn = Callable[[Callable[[], None]], None]
 class _Entry:
     link: Dnslink | None = None
     error: UnavailableError | None = None
-    asked_s: float = 0.0
     until_s: float = 0.0
+    retry_s: float = 0.0
+    """When a stale entry may be refreshed again, after a refresh of it failed."""
 
 
 @dataclass(slots=True)
@@ -109,7 +110,8 @@ class DnslinkCache:
             self._entries.move_to_end(name)
             return Dnslink(entry.link.path, left_s)
         if left_s > -STALE_S:
-            if name not in self._questions and len(self._questions) < ASKING_MAX:
+            may_ask = self._clock() >= entry.retry_s and name not in self._questions
+            if may_ask and len(self._questions) < ASKING_MAX:
                 question = self._questions[name] = _Question()
                 self._spawn(lambda: self._answer(name, question))
             return Dnslink(entry.link.path, 0.0)
@@ -139,11 +141,11 @@ class DnslinkCache:
         try:
             link = find(self._lookup, name)
             ttl_s = min(max(link.ttl_s, TTL_S_MIN), TTL_S_MAX if link.path is not None else NOTHING_TTL_S_MAX)
-            entry = _Entry(Dnslink(link.path, min(link.ttl_s, ttl_s)), None, now_s, now_s + ttl_s)
+            entry = _Entry(Dnslink(link.path, min(link.ttl_s, ttl_s)), None, now_s + ttl_s)
         except UnavailableError as error:
-            entry = _Entry(None, error, now_s, now_s + FAILURE_S)
+            entry = _Entry(None, error, now_s + FAILURE_S)
         except BaseException as error:
-            entry = _Entry(None, NameTimeoutError(f"looking up {name} failed: {error}"), now_s, now_s)
+            entry = _Entry(None, NameTimeoutError(f"looking up {name} failed: {error}"), now_s)
             raise
         finally:
             with self._lock:
@@ -155,7 +157,8 @@ class DnslinkCache:
     def _keep(self, name: str, entry: _Entry) -> None:
         held = self._entries.get(name)
         is_known = held is not None and held.link is not None and self._clock() - held.until_s < STALE_S
-        if entry.link is None and is_known:
+        if entry.link is None and held is not None and is_known:
+            held.retry_s = self._clock() + FAILURE_S
             return  # a stale answer outlives a server's bad hour
         self._entries[name] = entry
         self._entries.move_to_end(name)

@@ -13,6 +13,8 @@ import httpx
 
 from fungistor.testing.memory_content import MemoryContent
 from gateway.app import create_app
+from gateway.hosts import HostTable
+from gateway.names import Names
 from gateway.server import GatewayServer
 from gateway.settings import Settings
 
@@ -34,7 +36,7 @@ class Live:
     def request(self, method: str, target: str, **headers: str) -> httpx.Response:
         """Send one request with exactly this target; header names take _ for -."""
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
-        with httpx.Client(base_url=self.url, timeout=WAIT_S) as client:
+        with httpx.Client(base_url=self.url, timeout=WAIT_S, verify=False) as client:
             all_fields = {"Accept": "*/*", **fields}
             return client.request(method, "/", headers=all_fields, extensions={"target": target.encode()})
 
@@ -52,12 +54,18 @@ class Live:
 
 
 @contextmanager
-def serving(content: MemoryContent, settings: Settings | None = None) -> Iterator[Live]:
+def serving(
+    content: MemoryContent,
+    settings: Settings | None = None,
+    *,
+    names: Names | None = None,
+    hosts: HostTable | None = None,
+) -> Iterator[Live]:
     """Serve `content` from a thread of this process."""
     bounds = settings or Settings(drain_s=2)
     listener = socket.create_server(("127.0.0.1", 0))
     started = threading.Event()
-    server = GatewayServer(create_app(content, bounds), bounds, on_started=started.set)
+    server = GatewayServer(create_app(content, bounds, names=names, hosts=hosts), bounds, on_started=started.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway-under-test")
     thread.start()
     try:

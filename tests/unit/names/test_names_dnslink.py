@@ -144,7 +144,10 @@ def test_a_stale_answer_outlives_a_dead_server_but_not_for_ever() -> None:
     world.clock.now_s += 61
     assert cache.get("a.org").path == "/ipfs/bafkqaaa"
     world.later.run()
-    assert cache.get("a.org").path == "/ipfs/bafkqaaa"
+    asked = len(world.dns.asked)
+    assert [cache.get("a.org").path for _ in range(3)] == ["/ipfs/bafkqaaa"] * 3
+    world.later.run()
+    assert len(world.dns.asked) == asked
     world.clock.now_s += STALE_S
     with pytest.raises(NameTimeoutError):
         cache.get("a.org")

@@ -123,7 +123,7 @@ def test_other_kinds_of_keys(make: Callable[[], tuple[PublicKey, Callable[[bytes
 
 def test_rsa_keys_out_of_bounds() -> None:
     """An RSA key shorter than libp2p allows signs nothing here."""
-    key = rsa.generate_private_key(65537, 1024)  # noqa: S505  # the point of the test
+    key = rsa.generate_private_key(65537, 1024)  # the point of the test
     der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     public = PublicKey(KeyType.RSA, der)
     encoded = create(VALUE, 0, NOW_S, 1, public, lambda message: key.sign(message, padding.PKCS1v15(), SHA256()))
