@@ -89,6 +89,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parse(argv)
     try:
         table = load_hosts(arguments.gateway_hosts)
+        if arguments.table_only:
+            return 0
         names = open_names(Home(os.path.abspath(arguments.home)), os.environ)
         hosts = arguments.hosts or _hosts_of(table, os.environ.get(MAP_VARIABLE, ""))
         findings = [(host, examine(table, names, host, arguments.scheme)) for host in hosts]
@@ -130,6 +132,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fungistor gateway check")
     parser.add_argument("--home", required=True)
     parser.add_argument("--gateway-hosts")
+    parser.add_argument("--table-only", action="store_true", help="only read the table, as `up` does before it starts")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--scheme", choices=("http", "https"), default="http")
     parser.add_argument("hosts", nargs="*")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
+import subprocess
 import sys
 
+from fungistor.errors import FailedError, InvalidError
 from fungistor.node.cli.output import Output
 from fungistor.node.home import Home
 from fungistor.node.up import UpOptions, serve
@@ -29,8 +33,28 @@ def options_of(arguments: argparse.Namespace) -> UpOptions:
         gateway=arguments.gateway,
         ready_file=arguments.ready_file,
         sync=not arguments.no_sync,
-        gateway_hosts=arguments.gateway_hosts,
+        gateway_hosts=_checked(arguments.gateway_hosts),
     )
+
+
+def _checked(table: str | None) -> str | None:
+    """Have the gateway read its table of hosts before anything is started.
+
+    Raises: InvalidError with the gateway's own words.
+    """
+    if table is None:
+        return None
+    words = ["--home", ".", "--gateway-hosts", table, "--table-only", "--json"]
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "gateway.check", *words], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if ran.returncode:
+        try:
+            said = json.loads(ran.stderr.splitlines()[-1])["error"]
+        except (ValueError, KeyError, IndexError):
+            raise FailedError(f"the gateway could not read {table}: {ran.stderr[-300:]}") from None
+        raise InvalidError(said["message"], hint=said["hint"])
+    return os.path.abspath(table)
 
 
 def log_to_stderr() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fungistor.dag.cid import CID, DAG_PB, LIBP2P_KEY
 from fungistor.dag.multibase import encode_base58
 from fungistor.errors import InvalidError
-from fungistor.testing.memory_content import MemoryContent
+from fungistor.testing.memory_content import MemoryContent, Tree
 from gateway.hosts import PlaceKind, may_have_dnslink, parse_hosts
 from gateway.settings import Settings
 from gateway.virtual_hosts import inline, uninline
@@ -22,7 +22,7 @@ LONG = CID(1, DAG_PB, bytes((0x13, 64)) + bytes(64))
 @pytest.fixture(scope="module")
 def named() -> Iterator[Named]:
     content = MemoryContent()
-    tree = {
+    tree: Tree = {
         "hello.txt": b"hello",
         "ą": {"ę": {"file-źł.txt": b"x"}, "name%2C+=ñ b": b"odd"},
         "ipfs": {"file.txt": b"a file in a folder ipfs", "ipns": {"bar": b"deep"}},

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from fungistor.errors import InvalidError
-from fungistor.testing.memory_content import MemoryContent
+from fungistor.testing.memory_content import MemoryContent, Symlink, Tree
 from gateway import redirects_file
 from gateway.headers import IMMUTABLE
 from tests.unit.gateway.naming import Named, serving_names
@@ -36,7 +36,7 @@ RULES = """\
 /app/* /index.html 200
 """
 
-PAGES = {
+PAGES: dict[str, bytes | Tree] = {
     "index.html": b"<h1>index</h1>",
     "one.html": b"one",
     "two.html": b"two",
@@ -50,7 +50,7 @@ PAGES = {
 @pytest.fixture(scope="module")
 def named() -> Iterator[Named]:
     content = MemoryContent()
-    tree = {
+    tree: dict[str, bytes | Symlink | Tree] = {
         **PAGES,
         "_redirects": RULES.encode(),
         "ą": {"_redirects": b"/a /b\n/* /c 302", "here": b"here"},

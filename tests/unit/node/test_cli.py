@@ -24,7 +24,10 @@ from fungistor.node.cli.progress import ProgressLine
 from fungistor.objects.results import EntryLine, ObjectLine, PublishOutcome, VerifyReport
 
 ROOT = Path(__file__).parents[3]
-BUILT = ("up", "publish", "get", "cat", "ls", "stat", "car", "objects", "verify", "status", "member", "zdb", "version")
+BUILT = (
+    "up", "publish", "get", "cat", "ls", "stat", "car", "objects", "verify", "status", "member", "name", "gateway",
+    "zdb", "version",
+)  # fmt: skip
 COMMANDS = (*BUILT, *NOT_YET_COMMANDS)
 
 
@@ -69,7 +72,7 @@ def test_common_options_stand_before_or_after_the_command() -> None:
         ["publish", "x", "--expires", "1d"],
         ["up", "--admin", "h:1"],
         ["up", "--catalog", "etcd://h:1"],
-        ["up", "--gateway-hosts", "f"],
+        ["name", "publish", "n", "c"],
         ["status", "--pool", "f", "--catalog", "u"],
     ],
 )
