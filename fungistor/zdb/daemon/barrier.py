@@ -67,7 +67,7 @@ class Barrier:
         bad = {namespace.name for namespace, _ in failed}
         for namespace, unsynced in work:
             if namespace.name not in bad and not namespace.removed:
-                self._store.note_durable(namespace, unsynced.newest)
+                self._store.note_durable(namespace, unsynced.newest, unsynced.end)
         self._finished(failed)
 
     def _finished(self, failed: list[tuple[Namespace, str]]) -> None:

@@ -1,9 +1,15 @@
-"""The note beside the index that spares a start the walk over the data. A hint: every word of it is verified."""
+"""Notes beside the index: one spares a start the walk over the data, one says what barriers covered.
+
+Both are hints. Every word of the checkpoint is verified; without the flush note, a start that meets a damaged record
+cannot tell rot from a write that nobody was promised, and answers an error for it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from struct import Struct
 from typing import Final
 
 from fungistor.errors import CorruptError
@@ -12,6 +18,9 @@ from fungistor.zdb.daemon.format import Checkpoint, SegmentMark, checksum, decod
 from fungistor.zdb.daemon.segments import Segments
 
 CHECKPOINT_NAME: Final = "fungistor-checkpoint"
+FLUSHED_NAME: Final = "fungistor-flushed"
+_FLUSHED: Final = Struct("<4sIII")
+_FLUSHED_MAGIC: Final = b"FZB0"
 _INDEX_FILE: Final = re.compile(r"i(0|[1-9][0-9]{0,9})")
 
 
@@ -25,6 +34,26 @@ def load_checkpoint(index_path: str, report: list[str]) -> Checkpoint | None:
     except CorruptError as error:
         report.append(f"{error}: the data files are walked instead")
         return None
+
+
+def load_flushed(index_path: str) -> tuple[int, int] | None:
+    """Return the data file and the end in it up to which the last barrier that is known covered all; else None."""
+    data = read_file(f"{index_path}/{FLUSHED_NAME}")
+    if data is None or len(data) != _FLUSHED.size:
+        return None
+    magic, file_id, end, crc = _FLUSHED.unpack(data)
+    return (file_id, end) if magic == _FLUSHED_MAGIC and crc == checksum(data[:-4]) else None
+
+
+def note_flushed(index_path: str, file_id: int, end: int) -> None:
+    """Write down what a barrier covered, after it did; in place and not flushed, an older note only says less."""
+    body = _FLUSHED.pack(_FLUSHED_MAGIC, file_id, end, 0)[:-4]
+    with contextlib.suppress(OSError):
+        fd = os.open(f"{index_path}/{FLUSHED_NAME}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, body + checksum(body).to_bytes(4, "little"), 0)
+        finally:
+            os.close(fd)
 
 
 def save_checkpoint(segments: Segments, descriptor: bytes, *, durable: int, sync: bool) -> Checkpoint:

@@ -237,6 +237,6 @@ def compact_now(store: Store, namespace: Namespace, *, percent: int) -> Iterator
                 unsynced.sync()
             except OSError as error:
                 raise PassEnded(f"fsync failed: {error.strerror}") from error
-            store.note_durable(namespace, unsynced.newest)
+            store.note_durable(namespace, unsynced.newest, unsynced.end)
         yield outcome
     yield outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fungistor.zdb.daemon.datawalk import Walk, ends_in_zeros
@@ -80,6 +81,32 @@ def settle(walk: Walk, rest: IndexRest) -> Settled | None:
     if any(offset < walk.end for offset in rest.by_offset if offset not in matched):
         return None
     return Settled(matched, first_lost, max(kept, default=0), len(lost))
+
+
+def strip_unpromised(walk: Walk, rest: IndexRest, promised: int, lives: Callable[[bytes], bool]) -> None:
+    """Take out damaged records that no barrier covered and that would hide an older version of their key.
+
+    Nobody was promised the newer value, and the older one may have been promised.
+
+    Args:
+        promised: the offset up to which a barrier may have covered what is there.
+        lives: whether a key has a version before this walk.
+    """
+    damaged = {offset for offset in walk.damaged if offset >= promised}
+    if not damaged:
+        return
+    told = [(record.offset, record.key, record.flags) for record in walk.records]
+    known = {record.offset for record in walk.records}
+    told += [(at, found.key, 0) for at, found in rest.by_offset.items() if at in damaged and at not in known]
+    standing: dict[bytes, bool] = {}
+    for offset, key, flags in sorted(told):
+        older = standing.get(key)
+        if offset in damaged and (lives(key) if older is None else older):
+            walk.damaged.remove(offset)
+            walk.torn.append(offset)
+            walk.records = [record for record in walk.records if record.offset != offset]
+        else:
+            standing[key] = not flags & DELETED
 
 
 def strip_torn(walk: Walk, rest: IndexRest) -> None:

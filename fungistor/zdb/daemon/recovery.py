@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fungistor.errors import FailedError
+from fungistor.zdb.daemon.checkpoint import load_flushed
 from fungistor.zdb.daemon.datawalk import Walk, walk_data_file
 from fungistor.zdb.daemon.files import create_file, replace_file, write_all
 from fungistor.zdb.daemon.format import (
@@ -30,7 +31,16 @@ from fungistor.zdb.daemon.format import (
     index_header,
 )
 from fungistor.zdb.daemon.keytable import Entry, KeyTable
-from fungistor.zdb.daemon.matching import IndexRest, Settled, Witness, index_rest, reconciled, settle, strip_torn
+from fungistor.zdb.daemon.matching import (
+    IndexRest,
+    Settled,
+    Witness,
+    index_rest,
+    reconciled,
+    settle,
+    strip_torn,
+    strip_unpromised,
+)
 from fungistor.zdb.daemon.recovery_files import (
     PairFiles,
     Recovered,
@@ -103,6 +113,10 @@ class _Loader(PairFiles):
             self.data_last, self.index_last = mark.data_last, mark.index_last
             return mark
         walk = walk_data_file(data_fd, mark.data_end, mark.data_last or None, rest.ends(), verify=True)
+        if walk.damaged:
+            before = index_rest(index[: mark.index_end], INDEX_HEADER.size)
+            older = {found.key for found in before.by_offset.values() if not found.flags & DELETED}
+            strip_unpromised(walk, rest, self.promised(file_id), lambda key: key in older or key in self.keys)
         strip_torn(walk, rest)
         settled = settle(walk, rest)
         if settled is None:
@@ -118,7 +132,10 @@ class _Loader(PairFiles):
         self.changed = self.walked = True
         rest = index_rest(index or b"", INDEX_HEADER.size)
         first = last if last else None
-        walk = walk_data_file(data_fd, DATA_HEADER.size, first, rest.ends(), verify=file_id >= self.recent)
+        # An index can speak for what a closed file holds; nothing but its payloads can without.
+        verify = file_id >= self.recent or not rest.by_offset
+        walk = walk_data_file(data_fd, DATA_HEADER.size, first, rest.ends(), verify=verify)
+        strip_unpromised(walk, rest, self.promised(file_id), self.keys.__contains__)
         if file_id >= self.recent:
             strip_torn(walk, rest)
         settled = settle(walk, rest) if index is not None else None
@@ -298,6 +315,7 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None, mode
     newest = max(numbers, default=0)
     durable = checkpoint.durable if checkpoint is not None else newest + 1
     recent = checkpoint.durable if checkpoint is not None else newest - 1
+    flushed = load_flushed(index_path)
     elsewhere = newest in vouched or newest < durable
     changed = not numbers
     if not numbers or (elsewhere and not os.path.exists(f"{data_path}/d{newest}")):
@@ -306,13 +324,18 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None, mode
         numbers.add(newest)
         changed = True
     if actual == MODE_SEQUENTIAL:
-        walker = SequentialLoader(index_path, data_path, actual, report, changed, durable, recent)
+        walker = SequentialLoader(index_path, data_path, actual, report, changed, durable, recent, flushed)
         return walker.load(sorted(numbers), vouched)
-    loader = _Loader(index_path, data_path, actual, report, changed, durable, recent)
+    loader = _Loader(index_path, data_path, actual, report, changed, durable, recent, flushed)
     marks: dict[int, SegmentMark] = {}
     for number in sorted(numbers):
         marks[number] = loader.load(number, vouched.get(number))
     loader.finish(marks)
+    number = max(marks)
+    if loader.begin_anew(number):
+        marks[number + 1] = SegmentMark(
+            number + 1, DATA_HEADER.size, loader.data_last or 0, INDEX_HEADER.size, loader.index_last, 0
+        )
     top = marks[max(marks)]
     ends = Ends(top.file_id, top.data_end, loader.data_last or 0, top.index_end, loader.index_last)
     return Recovered(loader.keys, ends, loader.index_records, loader.report, marks, loader.changed)

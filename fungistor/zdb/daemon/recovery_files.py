@@ -21,6 +21,7 @@ from fungistor.zdb.daemon.format import (
     INDEX_MAGIC,
     INDEX_VERSION,
     MODE_USER,
+    OFFSET_MAX,
     Checkpoint,
     SegmentMark,
     checksum,
@@ -62,6 +63,10 @@ class PairFiles:
     """Data files below this were flushed when they were whole, so no power cut can have holes in them."""
     recent: int = 0
     """From here on payloads are checked."""
+    flushed: tuple[int, int] | None = None
+    """The data file, and the end in it, up to which a barrier covered all; None where nobody noted that."""
+    holed: set[int] = field(default_factory=set)
+    """Data files with places that a walk gets past only by what it knows besides."""
 
     def index_bytes(self, file_id: int) -> bytes | None:
         """Return the index file whole, or None when it is missing or no index file at all.
@@ -134,7 +139,32 @@ class PairFiles:
         if lost:
             self.report.append(f"i{file_id}: {lost} records dropped whose values are not in d{file_id}")
 
+    def begin_anew(self, newest: int) -> bool:
+        """Begin a new pair where the newest data file has a hole; return whether that was done.
+
+        Nothing that is promised from now on lies behind a place that a walk without an index may not get past.
+        """
+        if newest not in self.holed:
+            return False
+        try:
+            create_pair(self.index_path, self.data_path, newest + 1, self.mode)
+        except OSError as error:
+            # A full disk is no reason not to serve.
+            self.report.append(f"d{newest} has a hole, and no new file could be begun behind it: {error.strerror}")
+            return False
+        self.report.append(f"d{newest} has a hole: d{newest + 1} begun")
+        self.changed = True
+        return True
+
+    def promised(self, file_id: int) -> int:
+        """Return the offset in a data file up to which a barrier may have covered what is there."""
+        if self.flushed is None or file_id < self.flushed[0] or file_id < self.durable:
+            return OFFSET_MAX
+        return self.flushed[1] if file_id == self.flushed[0] else 0
+
     def report_damage(self, file_id: int, walk: Walk) -> None:
+        if walk.damaged or any(offset < walk.end for offset in walk.torn):
+            self.holed.add(file_id)
         for offset in walk.damaged:
             self.report.append(f"d{file_id}: damaged record at {offset}; its value is not served")
         for offset in walk.torn:
@@ -204,5 +234,14 @@ def vouched_marks(data_path: str, checkpoint: Checkpoint | None) -> dict[int, Se
 
 
 def create_pair(index_path: str, data_path: str, number: int, mode: int) -> None:
+    """Create a pair of files that holds nothing yet.
+
+    Raises:
+        OSError: the disk refused; nothing is left.
+    """
     os.close(create_file(f"{data_path}/d{number}", data_header(number)))
-    os.close(create_file(f"{index_path}/i{number}", index_header(number, mode)))
+    try:
+        os.close(create_file(f"{index_path}/i{number}", index_header(number, mode)))
+    except OSError:
+        os.unlink(f"{data_path}/d{number}")
+        raise

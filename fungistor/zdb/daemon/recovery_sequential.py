@@ -27,6 +27,7 @@ from fungistor.zdb.daemon.format import (
     parse_index_record,
 )
 from fungistor.zdb.daemon.keytable import KeyTable
+from fungistor.zdb.daemon.matching import IndexRest, strip_unpromised
 from fungistor.zdb.daemon.recovery_files import PairFiles, Recovered
 from fungistor.zdb.daemon.segments import Ends
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
@@ -56,6 +57,11 @@ class SequentialLoader(PairFiles):
             marks = {number: self._replay(number, indexes[number]) for number in numbers}
             self._check_unread(set(numbers))
             self._write_back(numbers)
+            if self.begin_anew(numbers[-1]):
+                newest = numbers[-1] + 1
+                numbers = [*numbers, newest]
+                self.firsts[newest] = self._count
+                marks[newest] = SegmentMark(newest, DATA_HEADER.size, self.data_last or 0, 0, self.previous, 0)
         else:
             for number in numbers:
                 self.firsts[number] = self._count
@@ -101,6 +107,7 @@ class SequentialLoader(PairFiles):
         try:
             start = self.data_last or None
             walk = walk_data_file(data_fd, DATA_HEADER.size, start, {}, verify=number >= self.recent)
+            strip_unpromised(walk, IndexRest({}, 0, 0), self.promised(number), self._lives)
             for record in walk.records:
                 self._apply(number, record, known, walk)
             self.cut_data(number, data_fd, walk, 0)
@@ -110,6 +117,10 @@ class SequentialLoader(PairFiles):
         self.report_damage(number, walk)
         self._keep_consumed(number, known)
         return SegmentMark(number, walk.end, walk.last, 0, self.previous, 0)
+
+    def _lives(self, key: bytes) -> bool:
+        slot = int.from_bytes(key, "little")
+        return slot < self._count and not self.table[slot * SLOT_BYTES + _FLAGS_AT] & DELETED
 
     def _apply(self, number: int, record: DataRecord, known: bytes, walk: Walk) -> None:
         slot = int.from_bytes(record.key, "little")

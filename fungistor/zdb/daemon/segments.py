@@ -88,6 +88,8 @@ class Unsynced:
     directories: tuple[str, ...]
     newest: int = 0
     """The data file that is appended to; those before it are whole."""
+    end: int = 0
+    """Where it ended."""
 
     def sync(self) -> None:
         """Make all of it durable, one descriptor at a time.
@@ -353,7 +355,7 @@ class Segments:
         self._retired.clear()
         self._directories.clear()
         self._dirty = False
-        return Unsynced(files, directories, newest)
+        return Unsynced(files, directories, newest, self.ends.data_end)
 
     def touch_directory(self, path: str) -> None:
         """Have the next barrier make this directory durable."""

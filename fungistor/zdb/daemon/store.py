@@ -12,7 +12,14 @@ from dataclasses import replace
 from typing import Final
 
 from fungistor.errors import ConflictError, CorruptError, FailedError
-from fungistor.zdb.daemon.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint, write_checkpoint
+from fungistor.zdb.daemon.checkpoint import (
+    CHECKPOINT_NAME,
+    FLUSHED_NAME,
+    load_checkpoint,
+    note_flushed,
+    save_checkpoint,
+    write_checkpoint,
+)
 from fungistor.zdb.daemon.files import OpenFiles, close_all, create_file, read_file, replace_file, sync_directory
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
@@ -144,8 +151,13 @@ class Store:
             segments.close()
         self._abandon()
 
-    def note_durable(self, namespace: Namespace, newest: int) -> None:
-        """Note that the data files before `newest` are whole on disk, so that no start need look for holes in them."""
+    def note_durable(self, namespace: Namespace, newest: int, end: int) -> None:
+        """Note that the data files before `newest` are whole on disk, and that one up to `end`.
+
+        No start need look for holes in the former; what a start finds damaged in the latter was promised to nobody
+        behind that end.
+        """
+        note_flushed(namespace.segments.index_path, newest, end)
         if newest > namespace.checkpoint.durable:
             namespace.checkpoint = replace(namespace.checkpoint, durable=newest)
             self._rewrite_checkpoint(namespace)
@@ -268,8 +280,9 @@ class Store:
             for path in (f"{data_path}/d{number}", f"{index_path}/i{number}"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{index_path}/{CHECKPOINT_NAME}")
+        for name in (CHECKPOINT_NAME, FLUSHED_NAME):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{index_path}/{name}")
         if self.durable:
             sync_directory(data_path)
             sync_directory(index_path)
@@ -296,7 +309,7 @@ class Store:
                         os.fdatasync(segments.index_fd(file_id))
             sync_directory(segments.data_path)
             sync_directory(segments.index_path)
-            self.note_durable(namespace, segments.ends.file_id)
+            self.note_durable(namespace, segments.ends.file_id, segments.ends.data_end)
         if changed:
             # A full disk is no reason not to serve; the next start walks the data again.
             with contextlib.suppress(OSError):

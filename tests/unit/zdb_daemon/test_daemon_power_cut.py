@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fungistor.zdb.daemon.checkpoint import note_flushed
 from fungistor.zdb.daemon.namespace import DamagedError, Namespace
 from tests.unit.zdb_daemon import test_daemon_recovery as recovery
 from tests.unit.zdb_daemon.test_daemon_recovery import History, abandon, open_store, work
@@ -240,3 +241,73 @@ def test_many_power_cuts_cuts_and_flips(tmp_path: Path) -> None:
             home.mkdir()
             scenario(home, seed)
             shutil.rmtree(home)
+
+
+def overwrite(home: Path, file_id: int, at: int, data: bytes) -> None:
+    with (home / "data" / "default" / f"d{file_id}").open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def test_what_follows_a_hole_begins_a_new_file(tmp_path: Path) -> None:
+    """Two torn heads in a row, then a deletion and values that a barrier covers, then all index files go in a second
+    cut: the deletion holds and the values are served, because nothing was appended behind the hole."""
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    recovery.put(namespace, b"gone", b"g" * 5000)
+    first = file_sizes(tmp_path / "data" / "default")["d0"]
+    recovery.put(namespace, b"torn-1", b"t" * 9000)
+    second = file_sizes(tmp_path / "data" / "default")["d0"]
+    recovery.put(namespace, b"torn-2", b"u" * 9000)
+    recovery.put(namespace, b"kept", b"k" * 5000)
+    abandon(store)
+    overwrite(tmp_path, 0, first, bytes(PAGE_BYTES))
+    overwrite(tmp_path, 0, second, bytes(PAGE_BYTES))
+
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    assert namespace.segments.ends.file_id == 1
+    assert any("d1 begun" in line for line in store.report)
+    entry = namespace.entry(b"gone")
+    assert entry is not None
+    namespace.delete(b"gone", entry, 9)
+    recovery.put(namespace, b"after", b"a" * 5000)
+    abandon(store)
+    for path in (tmp_path / "index" / "default").glob("i*"):
+        os.truncate(path, 29 if path.name == "i0" else 0)
+    (tmp_path / "index" / "default" / "fungistor-checkpoint").unlink()
+
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    assert value_of(namespace, b"gone") is None
+    assert value_of(namespace, b"after") == b"a" * 5000
+    assert namespace.segments.ends.file_id == 1
+    store.close()
+
+
+@pytest.mark.parametrize("head", [False, True], ids=["payload", "head"])
+@pytest.mark.parametrize("covered", [False, True], ids=["unpromised", "promised"])
+def test_an_unpromised_damaged_version_gives_way_to_the_one_before(tmp_path: Path, covered: bool, head: bool) -> None:
+    """A newer version is damaged: behind the last barrier the older one is served, under it reads answer an error."""
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    recovery.put(namespace, b"key", b"old" * 50)
+    note_flushed(namespace.segments.index_path, 0, namespace.segments.ends.data_end)
+    at = namespace.segments.ends.data_end
+    recovery.put(namespace, b"key", b"new" * 50)
+    recovery.put(namespace, b"other", b"o" * 100)
+    if covered:
+        note_flushed(namespace.segments.index_path, 0, namespace.segments.ends.data_end)
+    abandon(store)
+    overwrite(tmp_path, 0, at + (0 if head else 60), b"\xff\xfe\xfd")
+
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    assert value_of(namespace, b"other") == b"o" * 100
+    if covered:
+        with pytest.raises(DamagedError):
+            value_of(namespace, b"key")
+    else:
+        assert value_of(namespace, b"key") == b"old" * 50
+        assert any(f"record at {at}" in line for line in store.report)
+    store.close()

@@ -38,7 +38,7 @@ def play(client: Client) -> None:
 def written(home: Path) -> dict[str, bytes]:
     """The files that both daemons know, as they are on disk."""
     files = [path for root in ("data", "index") for path in sorted((home / root).rglob("*")) if path.is_file()]
-    ours = ("fungistor-checkpoint", ".lockfile")
+    ours = ("fungistor-checkpoint", "fungistor-flushed", ".lockfile")
     return {str(path.relative_to(home)): path.read_bytes() for path in files if path.name not in ours}
 
 
