@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.unit.zdb_daemon.harness import Client, Daemon, daemon
+from fungistor.zdb.daemon.hooks import CLOSINGS_MAX
+from tests.unit.zdb_daemon.harness import DEADLINE_S, Client, Daemon, Reply, daemon
 
 SCRIPT = """#!/bin/sh
 printf '%s\\n' "$*" >> "{home}/events"
@@ -171,3 +174,94 @@ def test_compaction_is_refused_where_a_hook_keeps_files(tmp_path: Path, hook: Pa
         client = running.client()
         assert "kept elsewhere" in client.error("COMPACT")
         assert client.call("COMPACT", "1", "FORCE") == [0, 0, 0]
+
+
+def _told(hook: Path, event: str) -> int:
+    try:
+        return [words[0] for words in _events(hook)].count(event)
+    except FileNotFoundError:
+        return 0
+
+
+def _until_told(hook: Path, event: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not _told(hook, event):
+        assert time.monotonic() < deadline, f"{event} was not told"
+        time.sleep(0.01)
+
+
+def test_a_crash_is_told(tmp_path: Path, hook: Path) -> None:
+    """However the daemon is killed the hook is told `crash`; after a stop, and after a start that failed, it is not."""
+    home = tmp_path / "z"
+    for number, times in ((signal.SIGKILL, 1), (signal.SIGSEGV, 2)):
+        running = Daemon(home, "--hook", str(hook))
+        running.process.send_signal(number)
+        assert running.process.wait(DEADLINE_S) == -number
+        running.stop()
+        deadline = time.monotonic() + DEADLINE_S
+        while _told(hook, "crash") < times:
+            assert time.monotonic() < deadline, "crash was not told"
+            time.sleep(0.01)
+    with daemon(home, "--hook", str(hook)) as running:
+        with pytest.raises(RuntimeError, match="in use"):
+            Daemon(tmp_path / "other", "--hook", str(hook), "--data", f"{home}/data")
+        assert running.stop() == 0
+    assert _told(hook, "crash") == 2
+    assert next(words for words in _events(hook) if words[0] == "crash")[1].startswith("tcp://127.0.0.1:")
+
+
+def test_a_hook_that_hangs_is_ended(tmp_path: Path, hook: Path) -> None:
+    """A restore that takes too long is ended with what it started; who asked gets an error, later events are told."""
+    running = _with_a_file_away(tmp_path / "z", hook, "--hook-timeout", "1")
+    try:
+        client = running.client()
+        assert client.error("GET", "old") == "Internal Error"
+        client.call("NSNEW", "n")
+        _until_told(hook, "namespace-created")
+        assert "hook.timeout" in running.log.read_text()
+        # The shell and what it waits for were one group: none of it is left.
+        pids = [row[2] for row in _rows(client) if row[0] == b"missing-data"]
+        assert pids and all(not _group_members(pid) for pid in pids if isinstance(pid, int))
+    finally:
+        running.stop()
+
+
+def _rows(client: Client) -> list[list[Reply]]:
+    rows = client.call("HOOKS")
+    assert isinstance(rows, list)
+    return [row for row in rows if isinstance(row, list)]
+
+
+def _group_members(group: int) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                with open(f"/proc/{entry}/stat") as stat:
+                    state, _, pgrp = stat.read().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(pgrp) == group and state != "Z":
+                found.append(int(entry))
+    return found
+
+
+def test_many_namespaces_close_a_few_at_a_time(tmp_path: Path) -> None:
+    """At the end each namespace is told of, by no more runs at a time than a few; the hook's output reaches no log."""
+    program = tmp_path / "hook"
+    program.write_text(
+        f"#!/bin/sh\necho spoken-by-the-hook\n[ $1 = namespace-closing ] || exit 0\n"
+        f"mkdir {tmp_path}/now/$3; ls {tmp_path}/now | wc -l >> {tmp_path}/counts\n"
+        f"echo $3 >> {tmp_path}/closed; rmdir {tmp_path}/now/$3\n"
+    )
+    program.chmod(0o700)
+    (tmp_path / "now").mkdir()
+    with daemon(tmp_path / "z", "--hook", str(program)) as running:
+        client = running.client()
+        for number in range(40):
+            client.call("NSNEW", f"n{number}")
+        assert running.stop() == 0
+        assert "spoken-by-the-hook" not in running.log.read_text()
+    names = {"default", *(f"n{number}" for number in range(40))}
+    assert sorted((tmp_path / "closed").read_text().split()) == sorted(names)
+    assert max(map(int, (tmp_path / "counts").read_text().split())) <= CLOSINGS_MAX
