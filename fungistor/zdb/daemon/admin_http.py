@@ -9,6 +9,7 @@ from typing import Final
 
 from fungistor.errors import FailedError, InvalidError
 from fungistor.zdb.daemon.health import look
+from fungistor.zdb.daemon.hub import Hub
 from fungistor.zdb.daemon.log import INFO, WARNING, say
 from fungistor.zdb.daemon.metrics import metrics_text
 from fungistor.zdb.daemon.session import Context
@@ -36,12 +37,12 @@ class AdminHttp:
     def __init__(
         self,
         context: Context,
-        connections: Callable[[], int],
+        hub: Hub,
         limit: Callable[[], int],
         credentials: Callable[[], Credentials | None],
     ) -> None:
         self._context = context
-        self._connections = connections
+        self._hub = hub
         self._limit = limit
         self._credentials = credentials
         self._server: asyncio.Server | None = None
@@ -90,7 +91,7 @@ class AdminHttp:
             status, body = "405 Method Not Allowed", "only GET is served here\n"
         elif words[1] == b"/metrics":
             status, kind = "200 OK", _METRICS_TYPE
-            body = metrics_text(self._context, self._connections(), self._limit(), self._credentials())
+            body = metrics_text(self._context, self._hub, self._limit(), self._credentials())
         elif words[1] == b"/health":
             status, body = self._health()
         elif words[1] == b"/ready":

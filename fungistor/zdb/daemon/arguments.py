@@ -32,7 +32,7 @@ network
   --socket PATH      a unix socket, in place of TCP unless --dualnet
   --tls-port N       TLS as well, with --tls-cert FILE and --tls-key FILE; --tls-only: no plain TCP
   --tls-ca FILE      clients must show a certificate signed by one in there
-  --max-connections N, --idle-timeout S, --greeting-timeout S
+  --max-connections N, --max-unsent N (bytes, default 512M), --idle-timeout S, --greeting-timeout S
 rights
   --admin PW         admin password; without it everybody is admin. --admin-file F: its first line
   --protect          the default namespace is read-only without it
@@ -56,7 +56,7 @@ _ORIGINAL_SWITCHES: Final = frozenset(
 )
 _VALUES: Final = _ORIGINAL_VALUES | frozenset(
     ("port-file", "admin-http", "admin-file", "tls-port", "tls-cert", "tls-key", "tls-ca", "hook-timeout",
-     "max-connections", "idle-timeout", "greeting-timeout", "log-format")
+     "max-connections", "max-unsent", "idle-timeout", "greeting-timeout", "log-format")
 )  # fmt: skip
 _SWITCHES: Final = _ORIGINAL_SWITCHES | frozenset(("no-sync", "debug-commands", "tls-only"))
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]?)")
@@ -97,7 +97,7 @@ def parse_arguments(argv: Sequence[str]) -> DaemonConfig:
         no_sync="no-sync" in switches,
         mode=_mode(values.get("mode", defaults.mode)),
         rotate=_seconds(values, "rotate", 0),
-        datasize=_datasize(values["datasize"]) if "datasize" in values else defaults.datasize,
+        datasize=_size(values, "datasize", DATASIZE_MIN, DATASIZE_MAX) if "datasize" in values else defaults.datasize,
         maxsize=_whole(values, "maxsize", 0, (1 << 64) - 1),
         admin_http=values.get("admin-http"),
         hook=values.get("hook"),
@@ -105,6 +105,7 @@ def parse_arguments(argv: Sequence[str]) -> DaemonConfig:
         debug_commands="debug-commands" in switches,
         port_file=values.get("port-file"),
         max_connections=_whole(values, "max-connections", 0, 1 << 20),
+        max_unsent=_size(values, "max-unsent", 1 << 20, 1 << 40) if "max-unsent" in values else defaults.max_unsent,
         idle_timeout=_seconds(values, "idle-timeout", 0),
         greeting_timeout=_seconds(values, "greeting-timeout", defaults.greeting_timeout),
         background="background" in switches,
@@ -218,9 +219,10 @@ def _mode(text: str) -> str:
     return text
 
 
-def _datasize(text: str) -> int:
-    match = _SIZE.match(text[:40])
+def _size(values: dict[str, str], name: str, smallest: int, largest: int) -> int:
+    text = values[name][:40]
+    match = _SIZE.match(text)
     size = int(float(match[1]) * _UNITS[match[2]]) if match is not None else 0
-    if not DATASIZE_MIN <= size <= DATASIZE_MAX:
-        raise InvalidError(f"--datasize {text[:40]} is not between {DATASIZE_MIN} and {DATASIZE_MAX} bytes")
+    if not smallest <= size <= largest:
+        raise InvalidError(f"--{name} {text} is not between {smallest} and {largest} bytes")
     return size

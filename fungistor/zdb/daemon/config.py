@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fungistor.zdb.daemon.outflow import UNSENT_BYTES_MAX
+
 DATASIZE_MIN = 512 << 10
 DATASIZE_MAX = (1 << 32) - 2
 
@@ -61,6 +63,8 @@ class DaemonConfig:
     """Written with the TCP port, and the TLS port on a second line, when requests are served."""
     max_connections: int = 0
     """More are refused; 0: as many as descriptors allow."""
+    max_unsent: int = UNSENT_BYTES_MAX
+    """Replies that wait for clients who do not read, over all connections; beyond, the slowest is dropped."""
     idle_timeout: int = 0
     """A connection on which nothing happens for longer is closed; 0: never."""
     greeting_timeout: int = 60

@@ -104,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
             self._hub.store_pending()
         self._lost = self._closing = True
         self._hub.connections.discard(self)
+        self._hub.outflow.caught_up(self)
         self._hub.mirrors.discard(self)
         self._end_waiting()
         if not self._hub.connections:
@@ -152,9 +153,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._choked = True
+        self._hub.outflow.slow(self)
 
     def resume_writing(self) -> None:
         self._choked = False
+        self._hub.outflow.caught_up(self)
         self._proceed()
 
     @property
@@ -181,6 +184,11 @@ class Connection(asyncio.BufferedProtocol):
             self._await_bytes(0)
             return False
         return True
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of replies that the kernel has not taken yet."""
+        return self._transport.get_write_buffer_size()
 
     @property
     def busy(self) -> bool:

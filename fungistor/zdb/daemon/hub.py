@@ -11,6 +11,7 @@ from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.buffers import BufferPool
 from fungistor.zdb.daemon.commands import put_answers
 from fungistor.zdb.daemon.namespace import Namespace, Put
+from fungistor.zdb.daemon.outflow import UNSENT_BYTES_MAX, Outflow
 from fungistor.zdb.daemon.session import Context
 from fungistor.zdb.daemon.wire import Argument, array, bulk, status
 
@@ -35,13 +36,22 @@ class Waiting:
 class Hub:
     """What all connections of a daemon share."""
 
-    def __init__(self, context: Context, barrier: Barrier, loop: asyncio.AbstractEventLoop, *, sync: bool) -> None:
+    def __init__(
+        self,
+        context: Context,
+        barrier: Barrier,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        sync: bool,
+        unsent_bytes_max: int = UNSENT_BYTES_MAX,
+    ) -> None:
         self.hooks = context.hooks
         self.context = context
         self.barrier = barrier
         self.loop = loop
         self.sync = sync
         self.buffers = BufferPool()
+        self.outflow = Outflow(unsent_bytes_max)
         self.receive = memoryview(bytearray(_RECEIVE_BYTES))
         self.lead = self.receive[:_LEAD_BYTES]
         self.connections: set[Connection] = set()

@@ -8,7 +8,7 @@ import os
 import resource
 import socket
 import stat
-from typing import Final
+from typing import Final, cast
 
 from fungistor.errors import FailedError
 from fungistor.zdb.daemon.config import DaemonConfig
@@ -35,9 +35,9 @@ class Refusal(asyncio.Protocol):
         self._limit = limit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport), "it is of a stream"
-        transport.write(error_reply(f"Too many connections, at most {self._limit} are served at a time"))
-        transport.close()
+        stream = cast("asyncio.WriteTransport", transport)
+        stream.write(error_reply(f"Too many connections, at most {self._limit} are served at a time"))
+        stream.close()
 
 
 class Door:

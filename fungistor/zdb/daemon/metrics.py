@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fungistor import __version__
+from fungistor.zdb.daemon.hub import Hub
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.session import Context
 from fungistor.zdb.daemon.tls import Credentials
@@ -16,26 +17,28 @@ NAMESPACES_MAX: Final = 100
 """Namespaces with lines of their own; the others are summed up as `(others)`."""
 
 
-def metrics_text(context: Context, connections: int, limit: int, credentials: Credentials | None) -> str:
+def metrics_text(context: Context, hub: Hub, limit: int, credentials: Credentials | None) -> str:
     """Return all numbers, `# EOF` last."""
-    lines = [*_server_lines(context, connections, limit), *_disk_lines(context), *_namespace_lines(context)]
+    lines = [*_server_lines(context, hub, limit), *_disk_lines(context), *_namespace_lines(context)]
     if credentials is not None:
         about = "Until when the TLS certificate is valid, unix time"
         lines += _family("zdb_tls_certificate_expiry_timestamp_seconds", "gauge", about, credentials.expires)
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 
-def _server_lines(context: Context, connections: int, limit: int) -> Iterator[str]:
+def _server_lines(context: Context, hub: Hub, limit: int) -> Iterator[str]:
     stats, io, hooks = context.stats, context.store.io, context.hooks
     yield "# TYPE zdb_build info"
     yield "# HELP zdb_build What runs"
     yield f'zdb_build_info{{version="{_label(__version__)}",durability="{context.durability}"}} 1'
     yield from _family("zdb_uptime_seconds", "gauge", "Since the start", time.time() - context.started)
-    yield from _family("zdb_connections", "gauge", "Open now", connections)
+    yield from _family("zdb_connections", "gauge", "Open now", len(hub.connections))
+    yield from _family("zdb_unsent_bytes", "gauge", "Replies that wait for slow readers", hub.outflow.unsent)
     yield from _family("zdb_connections_limit", "gauge", "Open at most", limit)
     yield from _family("zdb_hook_events_waiting", "gauge", "Events that the hook is not told yet", hooks.waiting)
     for name, about, value in (
         ("clients", "Connections accepted", stats.clients),
+        ("clients_dropped", "Connections that held too much unsent", hub.outflow.dropped),
         ("clients_refused", "Connections beyond the limit", stats.refused),
         ("commands", "Commands executed", stats.commands),
         ("commands_unknown", "Unknown words", stats.failed),

@@ -133,14 +133,14 @@ class _Daemon:
         stop = asyncio.Event()
         context = self._context(store, stop)
         barrier = Barrier(store, loop, skip=config.no_sync)
-        hub = Hub(context, barrier, loop, sync=config.sync and not config.no_sync)
+        hub = Hub(context, barrier, loop, sync=config.sync and not config.no_sync, unsent_bytes_max=config.max_unsent)
         compactor = Compactor(store, barrier, loop)
         context.start_compaction = compactor.start
         if config.secure:
             context.flush_closed = lambda: barrier.request(lambda _whole: None)
         door = Door(hub, config.max_connections)
         listeners = Listeners(config, door, loop)
-        admin = AdminHttp(context, lambda: len(hub.connections), lambda: door.limit, lambda: listeners.credentials)
+        admin = AdminHttp(context, hub, lambda: door.limit, lambda: listeners.credentials)
         upkeep = Upkeep(hub, config)
         self._handle_signals(loop, stop, listeners)
         try:
