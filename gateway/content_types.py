@@ -17,6 +17,9 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 SYMLINK = "inode/symlink"
 
+ACTIVE = frozenset((HTML, "application/xhtml+xml", "image/svg+xml", "application/xml", "text/xml"))
+"""What a browser runs scripts of when it is opened by itself."""
+
 _UTF8 = "; charset=utf-8"
 
 _BY_EXTENSION: dict[str, str] = {

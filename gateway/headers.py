@@ -35,6 +35,12 @@ CORS = (
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'"
 """For the gateway's own pages: no script, nothing from elsewhere. Publishers' pages are theirs and get none."""
 
+SANDBOX = (
+    "sandbox allow-scripts allow-forms allow-modals allow-popups allow-popups-to-escape-sandbox allow-downloads "
+    "allow-pointer-lock allow-presentation allow-orientation-lock allow-top-navigation-by-user-activation"
+)
+"""For publishers' active content where all of it would share one origin: all but that origin."""
+
 _NOT_PRINTABLE_ASCII = re.compile(r'[^\x20-\x7e]|["\\]')
 
 

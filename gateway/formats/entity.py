@@ -22,6 +22,7 @@ class Entity:
     content_type: Callable[[], str | None]
     read: Callable[[int, int], Iterator[Buffer]]
     modified_s: int | None = None
+    fields_of_type: Callable[[str], dict[str, str]] = lambda _: {}
 
 
 def answer(request: Request, entity: Entity) -> Answer:
@@ -39,7 +40,8 @@ def answer(request: Request, entity: Entity) -> Answer:
     fields["Accept-Ranges"] = "bytes"
     ranges = _ranges(request, entity)
     if ranges is None:
-        fields["Content-Type"] = entity.content_type() or "application/octet-stream"
+        found = entity.content_type() or "application/octet-stream"
+        fields |= {"Content-Type": found, **entity.fields_of_type(found)}
         body = iter(()) if request.is_head else entity.read(0, entity.size)
         return Answer(200, fields, body, entity.size)
     content_type = entity.content_type()
@@ -48,7 +50,7 @@ def answer(request: Request, entity: Entity) -> Answer:
     (only,) = ranges
     fields["Content-Range"] = only.content_range(entity.size)
     if content_type is not None:
-        fields["Content-Type"] = content_type
+        fields |= {"Content-Type": content_type, **entity.fields_of_type(content_type)}
     return Answer(206, fields, entity.read(only.start, only.stop), only.size)
 
 

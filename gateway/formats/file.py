@@ -10,7 +10,7 @@ from fungistor.dag.source import BlockSource
 from fungistor.errors import FungiStorError
 from gateway import content_types, headers
 from gateway.errors import RefusedError
-from gateway.formats import entity
+from gateway.formats import entity, preview
 from gateway.formats.target import Target, save_as
 from gateway.negotiation import Format
 from gateway.requests import Answer, Buffer, Request
@@ -31,6 +31,8 @@ def answer(
     etag = f'"{target.cid}"'
     name = index_name or request.query.get("filename") or target.path.last_name
     content_type = _content_type(request, target, source, info, content_types.by_name(name))
+    if "preview" in request.query and index_name is None and target.choice.format is Format.DEFAULT:
+        return preview.answer(request, target, source, info, content_type() or content_types.OCTETS)
     fields = target.headers(etag, headers.IMMUTABLE)
     if index_name is None:
         fields |= save_as(request, target)
@@ -40,7 +42,18 @@ def answer(
         return read_file(source, info.cid, start, stop)
 
     modified_s = info.mtime.seconds if info.mtime is not None else None
-    return entity.answer(request, entity.Entity(etag, info.size, fields, content_type, read, modified_s))
+    guard = _unguarded if request.mount.is_isolated else _guarded
+    return entity.answer(request, entity.Entity(etag, info.size, fields, content_type, read, modified_s, guard))
+
+
+def _guarded(media_type: str) -> dict[str, str]:
+    """Under one origin with all other content, a page may run but gets no origin: nothing of the others is its own."""
+    is_active = media_type.partition(";")[0] in content_types.ACTIVE
+    return {"Content-Security-Policy": headers.SANDBOX} if is_active else {}
+
+
+def _unguarded(_: str) -> dict[str, str]:
+    return {}
 
 
 def _content_type(

@@ -11,8 +11,8 @@ from fungistor.dag.cid import CID
 from fungistor.dag.ipld import Value
 from gateway import paths
 from gateway.mounts import Mount
+from gateway.pages.crumbs import breadcrumb, short_cid
 from gateway.pages.layout import HEAD, TAIL, asset_hash, human_size
-from gateway.pages.listing import breadcrumb, short_cid
 from gateway.paths import ContentPath
 
 SHOWN_CHARS_MAX = 256_000

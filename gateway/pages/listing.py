@@ -17,9 +17,12 @@ from urllib.parse import quote
 from fungistor.dag.cid import CID, RAW
 from fungistor.dag.walk import DirEntry
 from gateway import paths
+from gateway.content_types import by_name
 from gateway.mounts import PATH_MOUNT, Mount
+from gateway.pages.crumbs import breadcrumb, short_cid
 from gateway.pages.layout import HEAD, TAIL, asset_hash, human_size
 from gateway.pages.paging import Paging
+from gateway.pages.preview import Kind, kind_of
 from gateway.paths import ContentPath
 
 ALL = Paging()
@@ -154,15 +157,6 @@ def _sorted(entries: list[DirEntry], order: Order) -> Iterator[DirEntry]:
     return iter(entries)
 
 
-def breadcrumb(path: ContentPath, mount: Mount) -> str:
-    """Return the steps of a path as links."""
-    crumbs = [f'<a href="{escape(mount.crumb(paths.join(path.namespace, path.root, ())))}">{escape(path.root)}</a>']
-    for depth, segment in enumerate(path.segments, start=1):
-        href = escape(mount.crumb(paths.join(path.namespace, path.root, path.segments[:depth])))
-        crumbs.append(f'<a href="{href}">{escape(paths.display(segment))}</a>')
-    return f"/{path.namespace}/{'/'.join(crumbs)}"
-
-
 _COLUMNS = ((SortKey.NAME, "Name", "name"), (SortKey.CID, "CID", "hash"), (SortKey.SIZE, "Size", "size"))
 
 
@@ -187,11 +181,17 @@ def _row(base: str, entry: DirEntry, mount: Mount) -> str:
     filename = quote(encoded, safe="-_.~")
     kind = " many" if _is_likely_directory(entry) else ""
     name = escape(paths.display(entry.name))
+    href = f"{escape(base)}/{escape(encoded)}"
+    look = f' <a class="look" href="{href}?preview" aria-label="preview {name}">preview</a>' if _is_shown(entry) else ""
     return (
-        f'<tr><td class="name{kind}"><a href="{escape(base)}/{escape(encoded)}">{name}</a></td><td class="hash">'
+        f'<tr><td class="name{kind}"><a href="{href}">{name}</a>{look}</td><td class="hash">'
         f'<a class="ipfs-hash" translate="no" {mount.cid_link(cid, filename)}>{short_cid(cid)}</a></td>'
         f'<td class="size" title="{entry.tsize} bytes">{human_size(entry.tsize)}</td></tr>\n'
     )
+
+
+def _is_shown(entry: DirEntry) -> bool:
+    return kind_of(by_name(paths.display(entry.name)) or "") is not Kind.NONE
 
 
 def _is_likely_directory(entry: DirEntry) -> bool:
@@ -203,11 +203,6 @@ def _summary(count: int, total: int, *, is_sorted: bool) -> str:
     entries = "1 entry" if count == 1 else f"{count:,} entries"
     told = f"{entries}, {human_size(total)} with all that lies below"
     return told if is_sorted else f"{told}; there are too many to sort, so they stand in the order they are stored"
-
-
-def short_cid(cid: str) -> str:
-    """Shorten a CID for a column: its ends tell CIDs apart."""
-    return cid if len(cid) <= 24 else f"{cid[:10]}\u2026{cid[-10:]}"
 
 
 _ASSETS = asset_hash(resources.files("gateway.pages").joinpath("listing.py").read_text(encoding="utf-8"))
