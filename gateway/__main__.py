@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 
 from fungistor.errors import FungiStorError
 from fungistor.node.home import Home
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
     assert isinstance(network, Network)  # the other kind is for commands without a home
     try:
         desk = Desk(settings, _files(home, network))
+        threading.Thread(target=network.warm_up, name="warm up", daemon=True).start()
         with socket.socket(fileno=arguments.fd) as listener:
             serve(
                 network.content,

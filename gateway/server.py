@@ -13,6 +13,7 @@ import uvicorn
 
 from gateway.app import Gateway
 from gateway.protocol import GatewayProtocol
+from gateway.rehearsal import rehearse
 from gateway.settings import Settings
 
 REFRESH_S = 1.0
@@ -25,6 +26,7 @@ class GatewayServer(uvicorn.Server):
 
     def __init__(self, app: Gateway, settings: Settings, on_started: Callable[[], None] = lambda: None) -> None:
         super().__init__(_config(app, settings))
+        self._app = app
         self._on_started = on_started
         self._desk = app.desk
         self._upkeep: asyncio.Task[None] | None = None
@@ -35,6 +37,7 @@ class GatewayServer(uvicorn.Server):
         await super().startup(sockets)
         await self.on_tick(0)  # the first answers have a Date, too
         self._upkeep = asyncio.create_task(self._keep_up(), name="upkeep")
+        await rehearse(self._app)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

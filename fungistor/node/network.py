@@ -16,7 +16,7 @@ from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.record import Record
 from fungistor.coding.manifest import Slot, Stored
 from fungistor.coding.page_codec import decode_root
-from fungistor.dag.cid import CID, DAG_PB, RAW
+from fungistor.dag.cid import CID, DAG_PB, RAW, sha256_multihash
 from fungistor.dag.reader import NodeInfo, describe, read_file
 from fungistor.dag.source import BlockSource, fetch
 from fungistor.dag.walk import DirEntry, entries, resolve
@@ -424,6 +424,12 @@ class Network:
             self._parts.pool.name(number): {"state": standing.state.value, "reason": standing.reason}
             for number, standing in standings.items()
         }
+
+    def warm_up(self) -> None:
+        """Open what the first read needs: databases and a connection to every member. Readers need not wait."""
+        with contextlib.suppress(FungiStorError):
+            self.content.find(CID(1, RAW, sha256_multihash(os.urandom(32))))
+            self._parts.pool.greet()
 
     def pay_owed(self, objects_max: int) -> int:
         """Pay debts of some objects to members that answer; how many shards were paid."""

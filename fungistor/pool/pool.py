@@ -102,6 +102,10 @@ class Pool:
         ground.prober.probe(asked)
         return self.states()
 
+    def greet(self) -> None:
+        """Have an idle connection to every member that answers within a moment."""
+        survey.greet(self._ground, self.members())
+
     def read_identity(self, number: MemberNumber) -> bytes | None:
         """The identity value in the member's namespace, whatever it is. Raises: MemberError."""
         with self._client(number) as client:

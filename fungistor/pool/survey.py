@@ -22,6 +22,7 @@ EXISTS_S = 2.0
 """A member that has not said by then whether it holds a shard is not counted as holding it."""
 
 EXISTS_S_UNTRUSTED = 0.2
+GREET_S = 1.0
 INSPECT_S = 10.0
 
 
@@ -42,6 +43,16 @@ class Inspected:
     member: MemberNumber
     reason: str = ""
     value: bytes | None = None
+
+
+def greet(ground: Ground, members: Collection[MemberNumber]) -> None:
+    """PING members; the connections of those that answer wait for the next request."""
+    until = ground.clock() + GREET_S
+    with Round[MemberNumber](ground.stock, ground.clock) as asking:
+        for member in members:
+            asking.ask(member, member, [command("PING")], Replies())
+        while asking.outstanding() and ground.clock() < until:
+            asking.wait(until)
 
 
 def exists(ground: Ground, slots: Sequence[Slot], indices: Collection[int] | None) -> list[dict[int, bool | None]]:
