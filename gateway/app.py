@@ -53,13 +53,14 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "http":
-            await self.desk.serve(scope, receive, send, self._serve)
+            await self.desk.serve(scope, receive, send, self.answer)
 
     def take_hosts(self, hosts: HostTable) -> None:
         """Go by another table of Hosts from the next request on."""
         self.hosts = hosts
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that has passed the desk."""
         exchange = Exchange(Request.from_scope(scope), scope, receive, send)
         request = exchange.request
         try:

@@ -26,7 +26,7 @@ class GatewayServer(uvicorn.Server):
 
     def __init__(self, app: Gateway, settings: Settings, on_started: Callable[[], None] = lambda: None) -> None:
         super().__init__(_config(app, settings))
-        self._app = app
+        self._answer = app.answer
         self._on_started = on_started
         self._desk = app.desk
         self._upkeep: asyncio.Task[None] | None = None
@@ -37,7 +37,7 @@ class GatewayServer(uvicorn.Server):
         await super().startup(sockets)
         await self.on_tick(0)  # the first answers have a Date, too
         self._upkeep = asyncio.create_task(self._keep_up(), name="upkeep")
-        await rehearse(self._app)
+        await rehearse(self._answer)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
