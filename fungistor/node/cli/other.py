@@ -58,12 +58,16 @@ def _zdb_offline(verb: str, words: Sequence[str], output: Output) -> int:
 def _offline_rows(verb: str, given: argparse.Namespace, output: Output) -> Iterator[Mapping[str, Any]]:
     from fungistor.zdb.daemon import offline
 
+    def note(text: str) -> None:
+        # Names of namespaces are whatever a client has sent.
+        output.note(safe(text))
+
     if verb == "check":
-        return offline.check(given.data, given.index, output.note)
+        return offline.check(given.data, given.index, note)
     if verb == "compact":
-        return offline.compact(given.data, given.index, output.note, percent=given.percent, force=given.force)
+        return offline.compact(given.data, given.index, note, percent=given.percent, force=given.force)
     tool = offline.rebuild_index if verb == "rebuild-index" else offline.dump
-    return tool(given.data, given.index, output.note)
+    return tool(given.data, given.index, note)
 
 
 def version(arguments: argparse.Namespace, output: Output) -> int:  # noqa: ARG001

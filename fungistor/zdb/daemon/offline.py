@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,12 +18,14 @@ from fungistor.zdb.daemon.files import close_all, read_file
 from fungistor.zdb.daemon.format import DATA_HEADER, DATA_MAGIC, DATA_VERSION, DELETED, INDEX_HEADER
 from fungistor.zdb.daemon.matching import index_rest
 from fungistor.zdb.daemon.recovery_files import file_numbers
-from fungistor.zdb.daemon.store import Store, lock_folder
+from fungistor.zdb.daemon.store import DESCRIPTOR_NAME, Store, lock_folder
 
 Row = dict[str, object]
 Progress = Callable[[str], None]
 
 _DATASIZE: Final = 256 << 20
+_DATA_FILE: Final = re.compile(r"d(0|[1-9][0-9]{0,9})")
+_INDEX_FILE: Final = re.compile(r"i(0|[1-9][0-9]{0,9})")
 VERBS: Final = ("check", "compact", "rebuild-index", "dump")
 
 
@@ -36,17 +41,61 @@ class _Found:
 
 
 @contextlib.contextmanager
-def _locked(data: str, index: str) -> Iterator[None]:
-    """Hold both folders. Raises: InvalidError when one is not there, ConflictError when a daemon has them."""
-    for path in (data, index):
-        if not os.path.isdir(path):
-            raise InvalidError(f"{path} is no folder")
+def _locked(data: str, index: str, lock: Callable[[str], int] = lock_folder) -> Iterator[None]:
+    """Hold both folders.
+
+    Raises:
+        InvalidError: they are not what a daemon has left.
+        ConflictError: a daemon has them.
+    """
+    _check_layout(data, index)
     locks: list[int] = []
     try:
-        locks.extend(map(lock_folder, (index, data)))
+        locks.extend(map(lock, (index, data)))
         yield
     finally:
         close_all(locks)
+
+
+def _check_layout(data: str, index: str) -> None:
+    """Refuse folders that a slip of the hand has named, before anything is made or mended in them."""
+    for path in (data, index):
+        if not os.path.isdir(path):
+            raise InvalidError(f"{path} is no folder")
+    if os.path.samefile(data, index):
+        raise InvalidError("--data and --index must be two folders")
+    in_data, in_index = _kinds(data), _kinds(index)
+    if "data" in in_index or "index" in in_data:
+        raise InvalidError(f"{index} holds data files, or {data} index files", hint="--data and --index are swapped")
+    if not in_data and not in_index:
+        raise InvalidError(f"{data} and {index} hold no namespaces of a daemon", hint="look at its --data and --index")
+
+
+def _kinds(root: str) -> set[str]:
+    """Return which kinds of files the namespaces in a folder have."""
+    found: set[str] = set()
+    for entry in os.scandir(root):
+        if entry.is_dir(follow_symlinks=False):
+            for name in os.listdir(entry.path):
+                if _DATA_FILE.fullmatch(name):
+                    found.add("data")
+                elif name == DESCRIPTOR_NAME or _INDEX_FILE.fullmatch(name):
+                    found.add("index")
+    return found
+
+
+def _lock_unwritten(root: str) -> int:
+    """Lock a folder that may be on a disk which takes no writes, where a daemon cannot write either.
+
+    Raises:
+        ConflictError: a daemon has it.
+    """
+    try:
+        return lock_folder(root)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def check(data: str, index: str, progress: Progress) -> Iterator[Row]:
@@ -56,7 +105,7 @@ def check(data: str, index: str, progress: Progress) -> Iterator[Row]:
         InvalidError: a folder is not there.
         ConflictError: a daemon has them.
     """
-    with _locked(data, index):
+    with _locked(data, index, _lock_unwritten):
         for name in sorted(entry.name for entry in os.scandir(index) if entry.is_dir()):
             yield _check_namespace(name, f"{data}/{name}", f"{index}/{name}", progress)
 
@@ -85,9 +134,12 @@ def _check_namespace(name: str, data: str, index: str, progress: Progress) -> Ro
 def _check_pair(data: str, index: str, number: int) -> _Found | None:
     """Walk a data file with all payloads and compare it with its index; None where it is gone."""
     try:
-        fd = os.open(f"{data}/d{number}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{data}/d{number}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return _Found(damaged=[0])
     try:
         head = os.pread(fd, DATA_HEADER.size, 0)
         rest = index_rest(read_file(f"{index}/i{number}") or b"", INDEX_HEADER.size)
@@ -120,7 +172,7 @@ def compact(
         ConflictError: a daemon has them.
         PassEnded: the disk refused.
     """
-    with _opened(data, index) as store:
+    with _opened(data, index, progress) as store:
         for name, namespace in list(store.namespaces.items()):
             shown = os.fsdecode(name)
             if namespace.descriptor.history and not force:
@@ -137,11 +189,14 @@ def compact(
 
 
 @contextlib.contextmanager
-def _opened(data: str, index: str) -> Iterator[Store]:
+def _opened(data: str, index: str, progress: Progress) -> Iterator[Store]:
+    """Open the folders as a start does, and say what that mended."""
     with _locked(data, index):
         pass
     store = Store(data, index, datasize=_DATASIZE, durable=True)
     try:
+        for line in store.report:
+            progress(line)
         yield store
     finally:
         store.close()
@@ -167,7 +222,7 @@ def rebuild_index(data: str, index: str, progress: Progress) -> Iterator[Row]:
                     first = False
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{path}/fungistor-checkpoint")
-    with _opened(data, index) as store:
+    with _opened(data, index, progress) as store:
         for name_bytes, namespace in store.namespaces.items():
             shown = os.fsdecode(name_bytes)
             report = [line for line in store.report if line.startswith(f"namespace {shown}: ")]
@@ -181,7 +236,7 @@ def dump(data: str, index: str, progress: Progress) -> Iterator[Row]:
         InvalidError: a folder is not there.
         ConflictError: a daemon has them.
     """
-    with _opened(data, index) as store:
+    with _opened(data, index, progress) as store:
         yield from live_rows(store, progress)
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -11,7 +16,7 @@ from fungistor.node.cli.main import main
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
 from fungistor.zdb.daemon.store import DEFAULT
 from tests.unit.zdb_daemon.compaction_world import build, check, open_store
-from tests.unit.zdb_daemon.harness import daemon
+from tests.unit.zdb_daemon.harness import daemon, is_root
 
 
 def _rows(capsys: pytest.CaptureFixture[str], home: Path, *words: str, code: int = 0) -> list[dict[str, object]]:
@@ -69,3 +74,94 @@ def test_tools_do_not_run_beside_a_daemon(tmp_path: Path, capsys: pytest.Capture
         for verb in ("check", "compact", "rebuild-index", "dump"):
             assert _rows(capsys, tmp_path, verb, code=6) == []
     assert _rows(capsys, tmp_path / "none", "check", code=2) == []
+
+
+VERBS = ("check", "compact", "rebuild-index", "dump")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_folders_named_by_mistake_are_refused_untouched(
+    tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The two swapped, one folder twice, and folders of something else are exit 2, and nothing is made in them."""
+    build(tmp_path, MODE_USER, 50, 24)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "photos").mkdir()
+    before = _everything(tmp_path)
+    for data, index in (("index", "data"), ("data", "data"), ("data", "./data"), ("one", "two")):
+        words = ["zdb", verb, "--data", f"{tmp_path}/{data}", "--index", f"{tmp_path}/{index}"]
+        assert main(words) == 2, (data, index)
+        assert "error: " in capsys.readouterr().err
+    assert _everything(tmp_path) == before
+
+
+def _everything(home: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(home.rglob("*"))}
+
+
+def test_garbage_is_told_and_never_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Random bytes, a folder, and a pipe where files should be: check says damaged, the others end with words."""
+    random = Random(25)
+    for place, name in (("data", "d0"), ("index", "i0"), ("index", "zdb-namespace")):
+        folder = tmp_path / place / "default"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(random.randbytes(3000))
+    (tmp_path / "data" / "default" / "d1").mkdir()
+    os.mkfifo(tmp_path / "data" / "default" / "d2")
+    (row,) = _rows(capsys, tmp_path, "check", code=1)
+    assert row["damaged"] == 3
+    for verb in ("dump", "compact", "rebuild-index"):
+        words = ["zdb", verb, "--data", f"{tmp_path}/data", "--index", f"{tmp_path}/index"]
+        assert main(words) == 1
+        assert "error: " in capsys.readouterr().err
+
+
+def test_a_name_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Namespaces with control characters in their names are shown without them, in rows and in progress."""
+    with daemon(tmp_path) as running:
+        client = running.client()
+        assert client.call("NSNEW", "red\x1b[31m") == b"OK"
+        assert running.stop() == 0
+    for verb in VERBS:
+        assert main(["zdb", verb, "--data", f"{tmp_path}/data", "--index", f"{tmp_path}/index"]) == 0
+        said = capsys.readouterr()
+        assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.skipif(not is_root(), reason="needs to mount")
+def test_check_works_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a read-only file system check reads everything, and the tools that write end with the reason."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True)
+    try:
+        build(disk, MODE_USER, 50, 26)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        (row,) = _rows(capsys, disk, "check")
+        assert row["whole"] is True
+        for verb in ("compact", "rebuild-index"):
+            assert main(["zdb", verb, "--data", f"{disk}/data", "--index", f"{disk}/index"]) == 1
+            assert "read-only file system" in capsys.readouterr().err.lower()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("verb", ["compact", "rebuild-index"])
+def test_an_end_in_the_middle_leaves_a_folder_that_opens(tmp_path: Path, verb: str, number: signal.Signals) -> None:
+    """Ctrl-C, SIGTERM and kill -9 while a tool writes: all values are there, and the tool can be run again."""
+    world = build(tmp_path, MODE_USER, 400, 27)
+    words = [sys.executable, "-m", "fungistor.node", "zdb", verb, "--data", f"{tmp_path}/data", "--index"]
+    words += [f"{tmp_path}/index", *(["--percent", "1"] if verb == "compact" else [])]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert process.returncode in (0, {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number])
+    store = open_store(tmp_path)
+    check(store.namespaces[DEFAULT], world)
+    store.close()
+    assert subprocess.run(words, check=False, capture_output=True).returncode == 0
