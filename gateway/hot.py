@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from fungistor.limits import KIB, MIB
 from gateway import headers
 
-BODY_BYTES_MAX = 1 * MIB
+BODY_BYTES_MAX = 16 * MIB
+SMALL_BODY_BYTES = 1 * MIB
+"""A larger body is kept when it is asked for a second time: a pass over many large files must not be copied."""
+
+GATHERED_BYTES_MAX = 32 * MIB
+"""Larger bodies that are being gathered at one time, all requests together."""
+
 ENTRY_BYTES = 4 * KIB
 """What an entry costs beside its body: its head, its key, and the objects around them."""
 
@@ -53,7 +59,8 @@ RawFields = Iterable[tuple[bytes, bytes]]
 class HotAnswer:
     """One prebuilt answer. Heads lack what each answer has of its own: date, request id, and the end of the head."""
 
-    body: bytes
+    body: bytes | None
+    """None: only entity tags can be answered."""
     head: bytes
     part_head: bytes
     """Of 206; empty where the answer takes no ranges."""
@@ -84,6 +91,7 @@ class HotAnswers:
         self.is_open = True
         """False while each request must be looked at: leave to serve is asked, or single requests are counted."""
         self.hits = 0
+        self.gathered = 0
         self.on_answer: Callable[[Ready, bytes, str, str], None] = lambda *_: None
         """Told of every answer: what, the target, the client's address, the request id."""
         self._id_prefix = secrets.token_hex(4)
@@ -95,8 +103,16 @@ class HotAnswers:
         self.bytes = 0
         self.generation += 1
 
-    def keep(self, host: bytes, target: bytes, fields: RawFields, body: bytes, generation: int) -> None:
-        """Keep an answer of 200 that was made since `generation`."""
+    def wants(self, host: bytes, target: bytes, length: int) -> bool:
+        """Tell whether the body of an answer should be gathered and kept."""
+        if length <= SMALL_BODY_BYTES:
+            return True
+        fits = length <= min(BODY_BYTES_MAX, self._bytes_max // 2) and self.gathered + length <= GATHERED_BYTES_MAX
+        known = self._answers.get((host, target))
+        return fits and known is not None and known.body is None
+
+    def keep(self, host: bytes, target: bytes, fields: RawFields, body: bytes | None, generation: int) -> None:
+        """Keep an answer of 200 that was made since `generation`; without its body where that is long."""
         if generation != self.generation or not self.is_open:
             return
         answer = _prebuilt(fields, body, self._clock())
@@ -104,7 +120,7 @@ class HotAnswers:
             return
         self._drop((host, target))
         self._answers[host, target] = answer
-        self.bytes += len(body) + ENTRY_BYTES
+        self.bytes += _cost(answer)
         while self.bytes > self._bytes_max and self._answers:
             self._drop(next(iter(self._answers)))
 
@@ -127,7 +143,10 @@ class HotAnswers:
         if _HOST_AGAIN.search(data, host.end() - 1) is not None:
             return None
         telling = _TELLING.search(data, end)
-        chosen = (200, answer.head, answer.body) if telling is None else _particular(answer, telling, data)
+        if telling is not None:
+            chosen = _particular(answer, telling, data)
+        else:
+            chosen = None if answer.body is None else (200, answer.head, answer.body)
         if chosen is None:
             return None
         self._answers.move_to_end(key)
@@ -141,7 +160,7 @@ class HotAnswers:
     def _drop(self, key: tuple[bytes, bytes]) -> None:
         answer = self._answers.pop(key, None)
         if answer is not None:
-            self.bytes -= len(answer.body) + ENTRY_BYTES
+            self.bytes -= _cost(answer)
 
 
 def _particular(
@@ -154,7 +173,7 @@ def _particular(
     if name == b"if-none-match":
         return (304, answer.same_head, b"") if _ETAG.match(value) and value == answer.etag else None
     found = _RANGE.match(value) if name == b"range" and answer.part_head else None
-    if found is None:
+    if found is None or answer.body is None:
         return None
     size = len(answer.body)
     start, last = int(found[1]), int(found[2]) if found[2] else size - 1
@@ -187,10 +206,14 @@ def is_lasting(target: bytes, fields: dict[bytes, bytes]) -> bool:
     return said == headers.IMMUTABLE.encode() or (said == headers.GENERATED.encode() and target.startswith(b"/ipfs/"))
 
 
-def _prebuilt(raw: RawFields, body: bytes, now: float) -> HotAnswer | None:
+def _cost(answer: HotAnswer) -> int:
+    return ENTRY_BYTES + len(answer.body or b"")
+
+
+def _prebuilt(raw: RawFields, body: bytes | None, now: float) -> HotAnswer | None:
     fields = [(name.lower(), value) for name, value in raw if name.lower() not in _NOT_PREBUILT]
     known = dict(fields)
-    if known.get(b"content-length") != b"%d" % len(body):
+    if body is not None and known.get(b"content-length") != b"%d" % len(body):
         return None
     head = b"HTTP/1.1 200 OK\r\n" + _lines(fields, frozenset()) + b"server-timing: cache;desc=hot\r\n"
     part_head = b""

@@ -43,6 +43,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._opening: tunnel.Opening | None = tunnel.Opening()
         self._last_hot_s = -math.inf
+        self._unsent = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock: a connection that never asks is closed, too."""
@@ -163,8 +164,11 @@ class GatewayProtocol(HttpToolsProtocol):
         # Hot answers do not set the timer anew each: it looks for itself when the last one was.
         left_s = self._last_hot_s + self.timeout_keep_alive - self.loop.time()
         self.timeout_keep_alive_task = None
+        unsent, self._unsent = self._unsent, self.transport.get_write_buffer_size()
         if left_s > 0:
             self._arm_keep_alive(left_s)
+        elif 0 < self._unsent != unsent:
+            self._arm_keep_alive(self.timeout_keep_alive)  # a slow reader of a hot answer still reads
         elif not self.transport.is_closing():
             self.transport.abort()
 

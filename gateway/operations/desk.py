@@ -25,7 +25,7 @@ from gateway.denylist.files import Denylists
 from gateway.endpoint import Exchange, Message, Receive, Scope, Send, send_problem
 from gateway.errors import RefusedError
 from gateway.forwarding import TrustedProxies
-from gateway.hot import BODY_BYTES_MAX, HotAnswers, Ready, is_lasting, is_plain
+from gateway.hot import HotAnswers, Ready, is_lasting, is_plain
 from gateway.operations import foreign
 from gateway.operations.authorization import ForwardAuthorization
 from gateway.operations.clients import client_address, client_key
@@ -37,7 +37,7 @@ from gateway.paths import ContentPath
 from gateway.requests import Request
 from gateway.settings import LOOPBACK, Settings
 
-HOT_BYTES_MAX = 32 * MIB
+HOT_BYTES_MAX = 64 * MIB
 LOGGED_CHARS_MAX = 2048
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -78,6 +78,7 @@ class _Visit:
     is_ended: bool = False
     kept_fields: list[tuple[bytes, bytes]] = field(default_factory=list)
     kept: list[bytes] | None = None
+    gathers: int = 0
 
 
 class Desk:
@@ -101,7 +102,7 @@ class Desk:
         self.why_not_ready: str | None = None
         self._is_stale = False
         self._refreshing = threading.Lock()
-        self._load_rules()
+        self._load_rules(is_first=True)
         self._take_up()
 
     # -- what it goes by ----------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ class Desk:
         except FungiStorError as error:
             log.error("not reloaded: %s", error)
 
-    def _load_rules(self) -> bool:
+    def _load_rules(self, *, is_first: bool = False) -> bool:
         path = self._files.rules
         if path is None:
             return False
@@ -153,11 +154,11 @@ class Desk:
             stamp = "none"
         if stamp == self._rules_stamp:
             return False
-        is_first, self._rules_stamp = self._rules_stamp is None, stamp
+        self._rules_stamp = stamp
         try:
             self._rules = load_rules(path)
         except FungiStorError as error:
-            if is_first and not self.numbers.counters:
+            if is_first:
                 raise
             log.error("%s; the rules before it go on", error)
             return False
@@ -263,15 +264,22 @@ class Desk:
         visit.kind = kind_of(
             fields.get(b"content-type", b"").decode("latin-1"), fields.get(b"etag", b"").decode("latin-1")
         )
-        length = fields.get(b"content-length", b"")
-        if visit.kept is not None:
-            fits = length.isdigit() and int(length) <= BODY_BYTES_MAX
-            if visit.status == 200 and fits and is_lasting(visit.raw_target, fields):
-                visit.kept_fields = list(message["headers"])
-            else:
-                visit.kept = None
+        if visit.kept is None:
+            return
+        text = fields.get(b"content-length", b"")
+        length = int(text) if text.isdigit() else -1
+        if visit.status != 200 or length < 0 or not is_lasting(visit.raw_target, fields):
+            visit.kept = None
+        elif self.hot.wants(visit.raw_host, visit.raw_target, length):
+            visit.kept_fields = list(message["headers"])
+            visit.gathers = length
+            self.hot.gathered += length
+        else:
+            visit.kept = None
+            self.hot.keep(visit.raw_host, visit.raw_target, message["headers"], None, visit.generation)
 
     def _ended(self, visit: _Visit) -> None:
+        self.hot.gathered -= visit.gathers
         namespace = next((name for name in ("ipfs", "ipns") if visit.target.startswith(f"/{name}/")), "")
         count_answer(
             self.numbers,

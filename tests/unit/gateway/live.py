@@ -15,6 +15,7 @@ from fungistor.testing.memory_content import MemoryContent
 from gateway.app import create_app
 from gateway.hosts import HostTable
 from gateway.names import Names
+from gateway.operations.desk import Desk, DeskFiles
 from gateway.server import GatewayServer
 from gateway.settings import Settings
 
@@ -57,6 +58,7 @@ class Live:
 def serving(
     content: MemoryContent,
     settings: Settings | None = None,
+    files: DeskFiles | None = None,
     *,
     names: Names | None = None,
     hosts: HostTable | None = None,
@@ -65,7 +67,8 @@ def serving(
     bounds = settings or Settings(drain_s=2)
     listener = socket.create_server(("127.0.0.1", 0))
     started = threading.Event()
-    server = GatewayServer(create_app(content, bounds, names=names, hosts=hosts), bounds, on_started=started.set)
+    app = create_app(content, bounds, names=names, hosts=hosts, desk=Desk(bounds, files))
+    server = GatewayServer(app, bounds, on_started=started.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway-under-test")
     thread.start()
     try:
