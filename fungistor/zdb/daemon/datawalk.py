@@ -97,7 +97,12 @@ def walk_data_file(fd: int, start: int, last: int | None, witnesses: Mapping[int
     offset, previous = start, last
     while offset < reader.size:
         record = reader.head(offset)
-        if record is not None and _plausible(record, reader.size) and _holds(reader, record, previous, verify=verify):
+        chain = previous if offset > start else None
+        if (
+            record is not None
+            and _plausible(record, reader.size)
+            and (record.previous == previous or _holds(reader, record, chain, verify=verify))
+        ):
             if (verify or record.previous != previous) and not _payload_holds(reader, record):
                 if _hole(reader, offset, record.end):
                     walk.torn.append(offset)
@@ -156,10 +161,11 @@ def _blame(reader: _Reader, walk: Walk, offset: int) -> int:
 
 
 def _holds(reader: _Reader, record: DataRecord, previous: int | None, *, verify: bool) -> bool:
-    """Whether the chain vouches for this head, or else its payload does."""
-    if record.previous == previous or (previous is None and not verify):
+    """Whether its payload vouches for a head that the chain does not: where it is broken, or none can be known."""
+    if previous is None and not verify:
         return True
-    return _payload_holds(reader, record)
+    # No payload at all is in step with any head that zeros have run into.
+    return (record.payload_bytes > 0 or previous is None) and _payload_holds(reader, record)
 
 
 def _payload_holds(reader: _Reader, record: DataRecord) -> bool:

@@ -33,6 +33,7 @@ from fungistor.zdb.daemon.keytable import KeyTable
 from fungistor.zdb.daemon.segments import Ends
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots
 
+_COMPARED_BYTES: Final = 4096
 _NUMBERED: Final = re.compile(r"[di](0|[1-9][0-9]{0,9})")
 
 
@@ -118,11 +119,27 @@ class PairFiles:
                 f"{path} is of version {version}, supported is {DATA_VERSION}",
                 hint="open it with the program that wrote it",
             )
+        if (magic, version) == (DATA_MAGIC, DATA_VERSION) and number != file_id and self._begins_as(fd, number):
+            os.close(fd)
+            raise FailedError(
+                f"{path} is a copy of d{number}: what it holds would count as newer than it is",
+                hint=f"put the right d{file_id} back, or remove this one: then the values that were in it are missing",
+            )
         if (magic, version, number) != (DATA_MAGIC, DATA_VERSION, file_id):
             self.report.append(f"d{file_id} has a damaged header ({len(head)} bytes of it): written anew")
             write_all(fd, [data_header(file_id)], 0)
             self.changed = True
         return fd
+
+    def _begins_as(self, fd: int, number: int) -> bool:
+        """Whether another data file, which the header names, has the same first records."""
+        try:
+            with open(f"{self.data_path}/d{number}", "rb") as other:
+                other.seek(DATA_HEADER.size)
+                first = other.read(_COMPARED_BYTES)
+        except FileNotFoundError:
+            return False
+        return bool(first) and os.pread(fd, len(first), DATA_HEADER.size) == first
 
     def trusted(self, mark: SegmentMark, index: bytes, data_bytes: int) -> bool:
         """Whether the checkpoint speaks of these very bytes."""

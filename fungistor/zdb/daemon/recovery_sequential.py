@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fungistor.zdb.daemon.datawalk import Walk, walk_data_file
-from fungistor.zdb.daemon.files import replace_file
+from fungistor.zdb.daemon.files import create_file, replace_file
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
+    DATA_RECORD,
     DELETED,
     INDEX_HEADER,
     SLOT_BYTES,
@@ -22,6 +23,7 @@ from fungistor.zdb.daemon.format import (
     IndexRecord,
     SegmentMark,
     checksum,
+    data_header,
     index_header,
     pack_index_record,
     parse_index_record,
@@ -34,6 +36,7 @@ from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
 
 _KEY_AT: Final = SLOT_BYTES - ID_BYTES
 _FLAGS_AT: Final = 13
+_NO_ID: Final = b"\xff" * ID_BYTES
 
 
 @dataclass(slots=True)
@@ -47,6 +50,8 @@ class SequentialLoader(PairFiles):
     data_last: int | None = 0
     rewritten: list[int] = field(default_factory=list)
     """Slots that speak of data files that were not there to be read, from these index files."""
+    named: dict[int, dict[int, IndexRecord]] = field(default_factory=dict)
+    """What slots say of the records in each data file, by their offsets."""
 
     def load(self, numbers: list[int], vouched: dict[int, SegmentMark]) -> Recovered:
         """Take over the files, which must not be empty of pairs."""
@@ -54,7 +59,8 @@ class SequentialLoader(PairFiles):
         marks = self._trusted_marks(numbers, vouched)
         if marks is None:
             self.changed = True
-            marks = {number: self._replay(number, indexes[number]) for number in numbers}
+            self._learn(indexes)
+            marks = {number: self._replay(number, indexes[number], number in vouched) for number in numbers}
             self._check_unread(set(numbers))
             self._write_back(numbers)
             if self.begin_anew(numbers[-1]):
@@ -69,6 +75,17 @@ class SequentialLoader(PairFiles):
             self.data_last, self.previous = marks[numbers[-1]].data_last, marks[numbers[-1]].index_last
         return self._recovered(numbers, marks)
 
+    def _learn(self, indexes: dict[int, bytes]) -> None:
+        """Note what the slots name: it leads the walk past damage, and tells a key that was hurt from a whole one."""
+        first = 0
+        for body in indexes.values():
+            for at in range(0, len(body), SLOT_BYTES):
+                slot = parse_index_record(body, at, at)
+                own = id_bytes(first + at // SLOT_BYTES)
+                if slot is not None and slot.data_offset >= DATA_HEADER.size and (slot.flags or slot.key == own):
+                    self.named.setdefault(slot.data_file, {})[slot.data_offset] = slot
+            first += len(body) // SLOT_BYTES
+
     @property
     def _count(self) -> int:
         return len(self.table) // SLOT_BYTES
@@ -78,7 +95,17 @@ class SequentialLoader(PairFiles):
         if index is None:
             return b""
         body = index[INDEX_HEADER.size :]
-        return body[: len(body) // SLOT_BYTES * SLOT_BYTES]
+        count = len(body) // SLOT_BYTES
+        slots = body[: count * SLOT_BYTES]
+        if slots[::SLOT_BYTES].count(ID_BYTES) == count:
+            return slots
+        # Bytes were lost or came in between: a slot whose key is no id would shift all that are appended behind it.
+        mended = bytearray(slots)
+        for at in range(0, len(slots), SLOT_BYTES):
+            if slots[at] != ID_BYTES:
+                mended[at : at + SLOT_BYTES] = pack_index_record(_no_value(number, _NO_ID))
+        self.report.append(f"i{number} has slots that hold no id")
+        return bytes(mended)
 
     def _trusted_marks(self, numbers: list[int], vouched: dict[int, SegmentMark]) -> dict[int, SegmentMark] | None:
         """Return the marks if the checkpoint speaks of all these very bytes: an update may have patched any file."""
@@ -97,19 +124,25 @@ class SequentialLoader(PairFiles):
 
     # replay
 
-    def _replay(self, number: int, known: bytes) -> SegmentMark:
+    def _replay(self, number: int, known: bytes, vouched: bool) -> SegmentMark:
         self.firsts[number] = self._count
         data_fd = self.open_data(number)
+        if data_fd is None and number >= self.durable and not vouched:
+            # Made after the last barrier, its entry never reached the disk: its ids count as consumed.
+            data_fd = create_file(f"{self.data_path}/d{number}", data_header(number))
+            self.report.append(f"d{number} was never wholly written: begun anew")
         if data_fd is None:
             self.table += known
             self.rewritten.append(number)
             return SegmentMark(number, 0, self.data_last or 0, 0, self.previous, 0)
         try:
             start = self.data_last or None
-            walk = walk_data_file(data_fd, DATA_HEADER.size, start, {}, verify=number >= self.recent)
+            named = self.named.pop(number, {})
+            ends = {offset: offset + DATA_RECORD.size + ID_BYTES + slot.payload_bytes for offset, slot in named.items()}
+            walk = walk_data_file(data_fd, DATA_HEADER.size, start, ends, verify=number >= self.recent)
             strip_unpromised(walk, IndexRest({}, 0, 0), self.promised(number), self._lives)
             for record in walk.records:
-                self._apply(number, record, known, walk)
+                self._apply(number, self._with_its_key(number, record, named.get(record.offset)), known, walk)
             self.cut_data(number, data_fd, walk, 0)
         finally:
             os.close(data_fd)
@@ -143,6 +176,18 @@ class SequentialLoader(PairFiles):
             self._append_lost(number, known)
         self._append(number, _slot(record, number, 0, (0, 0)))
 
+    def _with_its_key(self, number: int, record: DataRecord, slot: IndexRecord | None) -> DataRecord:
+        """The record under the id that its slot names. Where that is not the one it has itself, reads will answer an
+        error: nobody can tell which of the two was hurt."""
+        if slot is None or slot.key == record.key or not record.payload_bytes:
+            return record
+        if (slot.payload_bytes, slot.crc, slot.timestamp) != (record.payload_bytes, record.crc, record.timestamp):
+            return record  # of an older tail, in whose place this record was written
+        if record.key == id_bytes(self._count) or int.from_bytes(slot.key, "little") > self._count:
+            return record  # it has the next id; or no record can have had here the one that the slot names
+        self.report.append(f"d{number}: record at {record.offset} has another key than its slot")
+        return replace(record, key=slot.key)
+
     def _update(self, number: int, slot: int, record: DataRecord, known: bytes) -> None:
         """A new version of an id: what it was takes the next slot, as it did when it was written."""
         current = self._slot_at(slot)
@@ -167,7 +212,7 @@ class SequentialLoader(PairFiles):
     def _append_lost(self, number: int, known: bytes) -> None:
         slot = self._known(number, known)
         if slot is None or not slot.flags:
-            slot = IndexRecord(0, 0, 0, 0, DELETED, number, 0, 0, 0, 0, id_bytes(self._count))
+            slot = _no_value(number, id_bytes(self._count))
         self._append(number, slot)
 
     def _append(self, number: int, slot: IndexRecord) -> None:
@@ -258,6 +303,11 @@ class SequentialLoader(PairFiles):
             settled[number] = replace(mark, index_end=len(index), index_crc=checksum(index))
         ends = Ends(newest, settled[newest].data_end, self.data_last or 0, settled[newest].index_end, self.previous)
         return Recovered(keys, ends, self._count, self.report, settled, self.changed, slots)
+
+
+def _no_value(number: int, key: bytes) -> IndexRecord:
+    """A slot whose id was consumed and has nothing to show for it."""
+    return IndexRecord(0, 0, 0, 0, DELETED, number, 0, 0, 0, 0, key)
 
 
 def _slot(record: DataRecord, number: int, previous: int, parent: tuple[int, int]) -> IndexRecord:
