@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fungistor.dag import ipld
+from fungistor.dag import dag_pb, ipld
 from fungistor.dag.block import Block
 from fungistor.dag.car import CarDecoder
-from fungistor.dag.cid import CBOR, CID, DAG_CBOR, DAG_JSON, JSON, RAW, sha256_multihash
-from fungistor.dag.importer import Link, build_directory
+from fungistor.dag.cid import CBOR, CID, DAG_CBOR, DAG_JSON, DAG_PB, JSON, RAW, sha256_multihash
+from fungistor.dag.importer import Link
 from fungistor.dag.profiles import DEFAULT_PROFILE
 from fungistor.dag.walk import resolve
 from fungistor.testing.memory_content import MemoryContent, MemorySource, Symlink
@@ -113,4 +113,5 @@ def formats_site(settings: Settings | None = None) -> Iterator[Site]:
 
 def directory_of(content: MemoryContent, *links: Link) -> CID:
     """Make a directory of exactly these entries, whatever their names."""
-    return build_directory(DEFAULT_PROFILE, links, content.emit).cid
+    node = dag_pb.PBNode(tuple(dag_pb.PBLink(link.cid, link.name, link.tsize) for link in links), b"\x08\x01")
+    return put(content, DAG_PB, dag_pb.encode(node))
