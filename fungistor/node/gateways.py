@@ -122,6 +122,13 @@ class Gateways:
             _wait_ready(slot, pipe)
             old.stop(DRAIN_WAIT_S)
 
+    def reload(self) -> None:
+        """Have every worker read anew what can be changed while it serves."""
+        with self._lock:
+            for slot in self._slots:
+                if slot.child is not None and slot.child.alive:
+                    slot.child.signal(signal.SIGHUP)
+
     def pids(self) -> list[int]:
         return [slot.pid for slot in self._slots if slot.child is not None and slot.child.alive]
 

@@ -20,8 +20,10 @@ from typing import cast
 import anyio
 import anyio.to_thread
 
+from fungistor.cache.disk import DiskCache, DiskStatus
 from fungistor.errors import FailedError, FungiStorError, InvalidError
 from fungistor.ids import MemberId
+from fungistor.node.admin import AdminServer
 from fungistor.node.children import Child, Children
 from fungistor.node.claims import ZdbClaims
 from fungistor.node.config import load_config, save_config
@@ -68,6 +70,7 @@ class UpOptions:
     ready_file: str | None = None
     sync: bool = True
     gateway_hosts: str | None = None
+    admin: str | None = None
 
 
 class _Stopping(BaseException):
@@ -148,6 +151,8 @@ class _Up:
     fleet: Fleet | None = None
     gateways: Gateways | None = None
     control: ControlServer | None = None
+    admin: AdminServer | None = None
+    cache: DiskCache | None = None
     workers: list[Worker] = field(default_factory=list)
     change_lock: threading.Lock = field(default_factory=threading.Lock)
     ready_file: str = ""
@@ -191,6 +196,9 @@ class _Up:
         )
         self.gateways.start()
         self.control = ControlServer(home, self._answer)
+        if self.options.admin is not None:
+            self.cache = DiskCache(home.cache_spans, config.gateway_cache_bytes)
+            self.admin = AdminServer(self.options.admin, home.gateway_numbers, self._look)
         self._announce()
 
     def _gateway_words(self) -> list[str]:
@@ -230,7 +238,7 @@ class _Up:
         return {
             "version": READY_VERSION,
             "gateway": gateway_url(self.listener),
-            "admin": None,
+            "admin": None if self.admin is None else self.admin.url,
             "home": self.home.root,
             "pid": os.getpid(),
             "catalog": f"sqlite:{self.home.catalog_log}",
@@ -246,7 +254,11 @@ class _Up:
                     os.unlink(path)
         for worker in self.workers:
             worker.ended = True
-        steps = [part.close for part in (self.control, self.gateways, self.network, self.fleet, self.children) if part]
+        steps = [
+            part.close
+            for part in (self.admin, self.cache, self.control, self.gateways, self.network, self.fleet, self.children)
+            if part
+        ]
         for step in steps:
             try:
                 step()
@@ -258,8 +270,32 @@ class _Up:
     async def _end_on_signal(self, numbers: Sequence[signal.Signals], scope: anyio.CancelScope) -> None:
         with anyio.open_signal_receiver(*numbers) as signals:
             if not self.signalled.is_set():  # by one that came before the receiver stood
-                await anext(aiter(signals))
+                async for number in signals:
+                    if number != signal.SIGHUP or _has_terminal():
+                        break
+                    self._reload()
             scope.cancel()
+
+    def _reload(self) -> None:
+        log.info("SIGHUP: gateways read their lists, hosts and limits anew")
+        if self.gateways is not None:
+            self.gateways.reload()
+
+    def _look(self) -> Message:
+        """What operators may see of this network at one glance, without asking members."""
+        assert self.network is not None and self.fleet is not None
+        disk = DiskStatus(0, 0, 0, 0) if self.cache is None else self.cache.status()
+        status = self.network.catalog.status()
+        return {
+            "members": self.fleet.lines(),
+            "workers": [worker.to_json() for worker in self.workers],
+            "gateways": [] if self.gateways is None else self.gateways.pids(),
+            "owed_shards": status.owed_shards,
+            "revision": int(status.revision),
+            "objects": status.objects,
+            "cache_bytes": disk.bytes,
+            "cache_blocks": disk.spans,
+        }
 
     def _clear_ready_file(self) -> None:
         """Take away a ready file that a killed `up` left, before anybody believes it."""
@@ -358,6 +394,15 @@ class _Up:
 
     def _child_ended(self, child: Child) -> None:
         log.debug("%s (process %d) ended with status %s", child.name, child.pid, child.status)
+
+
+def _has_terminal() -> bool:
+    """Tell whether somebody sits before this process: then a hang-up means that they left, else it asks to reload."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _attempt(verb: Callable[[MemberId], Message], name: MemberId) -> Message | FungiStorError:

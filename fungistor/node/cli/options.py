@@ -132,7 +132,9 @@ def _add_up(commands: Commands[Parser]) -> None:
     parser.add_argument("--gateway", metavar="HOST:PORT", help="where HTTP is served (127.0.0.1:8480; port 0: any)")
     parser.add_argument("--ready-file", metavar="F", help="written when requests are served, removed at exit")
     parser.add_argument("--no-sync", action="store_true", help="nothing waits for the disk: for trials and benchmarks")
-    _not_yet(parser, "--admin", "where operators' pages are served")
+    parser.add_argument(
+        "--admin", metavar="HOST:PORT", help="where metrics and states are told to operators (nowhere; port 0: any)"
+    )
     parser.add_argument("--gateway-hosts", metavar="F", help="JSON like Kubo's PublicGateways: what each Host gives")
 
 

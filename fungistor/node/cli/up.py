@@ -32,6 +32,7 @@ def options_of(arguments: argparse.Namespace) -> UpOptions:
         members=arguments.members,
         gateway=arguments.gateway,
         ready_file=arguments.ready_file,
+        admin=arguments.admin,
         sync=not arguments.no_sync,
         gateway_hosts=_checked(arguments.gateway_hosts),
     )
