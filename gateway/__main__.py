@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import ipaddress
 import logging
 import os
 import socket
@@ -12,11 +13,14 @@ import sys
 import threading
 
 from fungistor.errors import FungiStorError
+from fungistor.names import multiaddress
+from fungistor.node.config import load_config
 from fungistor.node.home import Home
 from fungistor.node.metrics import Numbers, save_numbers
 from fungistor.node.names import open_names
 from fungistor.node.network import Network
 from fungistor.node.wiring import open_network
+from gateway.delegated import Announcement
 from gateway.denylist.files import standard_folders
 from gateway.hosts import load_hosts
 from gateway.operations.desk import Desk, DeskFiles
@@ -54,6 +58,7 @@ def main(argv: list[str]) -> int:
                 names=names,
                 hosts=hosts,
                 desk=desk,
+                announcement=_announcement(home, network, listener),
                 hosts_again=lambda: load_hosts(arguments.gateway_hosts),
             )
     except FungiStorError as error:
@@ -62,6 +67,16 @@ def main(argv: list[str]) -> int:
     finally:
         network.close()
     return 0
+
+
+def _announcement(home: Home, network: Network, listener: socket.socket) -> Announcement:
+    """Who this node is to IPFS. Unless its configuration says where it is reached, only who is near can know."""
+    urls = load_config(home).announce
+    if not urls:
+        host, port = listener.getsockname()[:2]
+        is_any = ipaddress.ip_address(host).is_unspecified
+        urls = () if is_any else (f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",)
+    return Announcement(network.peer_id(), tuple(multiaddress.of_url(url) for url in urls))
 
 
 def _files(home: Home, network: Network) -> DeskFiles:

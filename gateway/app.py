@@ -13,10 +13,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from fungistor.errors import FungiStorError, UnavailableError
-from gateway import headers
+from gateway import delegated, headers
 from gateway.backend import Content
+from gateway.delegated import Announcement, DelegatedRouting
 from gateway.endpoint import ContentEndpoint, Exchange, Receive, Scope, Send, send_problem
-from gateway.errors import RefusedError
+from gateway.errors import FirstByteTimeoutError, RefusedError
 from gateway.hosts import HostTable, PlaceKind, default_hosts, may_have_dnslink
 from gateway.names import Names, NoNames
 from gateway.operations.desk import Desk
@@ -32,6 +33,9 @@ NotReady = Callable[[], str | None]
 _PAGE_FIELDS = {"Cache-Control": headers.NO_STORE, "Content-Security-Policy": headers.PAGE_POLICY}
 
 
+ROUTING_THREADS = 4
+"""A look whether something is held takes as long as the catalog; readers' threads are not for it."""
+
 DNS_THREADS = 8
 """Requests that wait for DNS to say what their Host is; more wait in line, and content has threads of its own."""
 
@@ -40,13 +44,22 @@ class Gateway:
     """ASGI application. Starlette decodes paths, so what names content never goes through its router."""
 
     def __init__(
-        self, content: Content, names: Names, settings: Settings, not_ready: NotReady, hosts: HostTable, desk: Desk
+        self,
+        content: Content,
+        names: Names,
+        settings: Settings,
+        not_ready: NotReady,
+        hosts: HostTable,
+        desk: Desk,
+        announcement: Announcement | None,
     ) -> None:
         self.settings = settings
         self.desk = desk
         self.hosts = hosts
         self._names = names
         self._content = ContentEndpoint(desk.guarded(content), names, Streamer.create(settings), desk.gate)
+        self._routing = DelegatedRouting(desk.guarded(content), names, announcement)
+        self._routing_threads = anyio.CapacityLimiter(ROUTING_THREADS)
         self._others = _other_routes(lambda: not_ready() or desk.why_not_ready)
         self._dns_threads = anyio.CapacityLimiter(DNS_THREADS)
 
@@ -113,10 +126,26 @@ class Gateway:
                 return False
             raise
 
+    async def _serve_routing(self, exchange: Exchange) -> None:
+        try:
+            with anyio.fail_after(self.settings.first_byte_s):
+                answer = await anyio.to_thread.run_sync(
+                    self._routing.answer, exchange.request, limiter=self._routing_threads, abandon_on_cancel=True
+                )
+        except FungiStorError as error:
+            await send_problem(exchange, error)
+        except TimeoutError:
+            late = FirstByteTimeoutError(f"nothing was found within {self.settings.first_byte_s:g} s", retry_after_s=10)
+            await send_problem(exchange, late)
+        else:
+            await exchange.whole(answer.status, answer.headers, b"".join(bytes(chunk) for chunk in answer.chunks))
+
     async def _serve_other(self, exchange: Exchange) -> None:
         exchange.scope["fungistor.exchange"] = exchange
         if exchange.request.method == "OPTIONS":
             await exchange.allow()
+        elif exchange.request.raw_path.startswith(delegated.PREFIX):
+            await self._serve_routing(exchange)
         else:
             await self._others(exchange.scope, exchange.receive, exchange.relay)
 
@@ -129,10 +158,19 @@ def create_app(
     not_ready: NotReady = lambda: None,
     hosts: HostTable | None = None,
     desk: Desk | None = None,
+    announcement: Announcement | None = None,
 ) -> Gateway:
     """Make the gateway over `content` and `names`, for the Hosts of a table, behind a desk."""
     bounds = settings or Settings()
-    return Gateway(content, names or NoNames(), bounds, not_ready, hosts or default_hosts(), desk or Desk(bounds))
+    return Gateway(
+        content,
+        names or NoNames(),
+        bounds,
+        not_ready,
+        hosts or default_hosts(),
+        desk or Desk(bounds),
+        announcement,
+    )
 
 
 def _other_routes(not_ready: NotReady) -> Starlette:
@@ -148,9 +186,6 @@ def _other_routes(not_ready: NotReady) -> Starlette:
     async def front(_: StarletteRequest) -> Response:
         return HTMLResponse(FRONT_PAGE, headers=_PAGE_FIELDS)
 
-    async def not_built(request: StarletteRequest) -> Response:
-        raise HTTPException(501, f"{request.url.path} is not available yet")
-
     async def problem(request: StarletteRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return _Problem(request.scope["fungistor.exchange"], error)
@@ -160,7 +195,6 @@ def _other_routes(not_ready: NotReady) -> Starlette:
             Route("/-/health", health),
             Route("/-/ready", ready),
             Route("/", front),
-            Route("/routing/v1/{rest:path}", not_built),
         ],
         exception_handlers={HTTPException: problem},
     )

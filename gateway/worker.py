@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from gateway.app import NotReady, create_app
 from gateway.backend import Content
+from gateway.delegated import Announcement
 from gateway.hosts import HostTable
 from gateway.names import Names
 from gateway.operations.desk import Desk
@@ -44,6 +45,7 @@ def serve(
     names: Names | None = None,
     hosts: HostTable | None = None,
     desk: Desk | None = None,
+    announcement: Announcement | None = None,
     hosts_again: Callable[[], HostTable] | None = None,
 ) -> None:
     """Serve until SIGTERM, then drain. Writes a line to `ready_fd` and closes it when requests are served.
@@ -53,7 +55,9 @@ def serve(
     bounds = settings or Settings()
     logging.getLogger("gateway").setLevel(logging.INFO)
     # Set before the app answers: a supervisor takes readiness from here and liveness from /-/health.
-    app = create_app(content, bounds, not_ready=not_ready, names=names, hosts=hosts, desk=desk)
+    app = create_app(
+        content, bounds, not_ready=not_ready, names=names, hosts=hosts, desk=desk, announcement=announcement
+    )
     if hosts_again is not None:
         app.desk.on_reload = lambda: app.take_hosts(hosts_again())
     server = GatewayServer(

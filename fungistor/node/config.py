@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import tomli_w
 
 from fungistor.errors import InvalidError
+from fungistor.names import multiaddress
 from fungistor.node.files import read_bounded, write_atomic
 from fungistor.node.home import Home
 
 CONFIG_BYTES_MAX = 64 << 10
 GATEWAY_WORKERS_MAX = 64
 DNS_ZONES_MAX = 256
+ANNOUNCE_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Config:
     """Where this node is, in degrees: with it the nearest members are guessed before they are measured."""
     geoip_database: str | None = None
     """A city database in MMDB format, for members whose pool file gives no place."""
+    announce: tuple[str, ...] = ()
+    """URLs at which other IPFS nodes reach the gateway. None: its own address, unless it listens on every one."""
     dns: Mapping[str, str] = field(default_factory=lambda: {".": "system"})
     """Who is asked for DNSLinks, by zone: `system`, `off`, or the URL of a resolver over HTTPS."""
 
@@ -77,7 +81,15 @@ def load_config(home: Home) -> Config:
     if not isinstance(config.geoip_database, str | None):
         raise InvalidError(f"{path}: geoip_database is not a path")
     _check_dns(path, config.dns)
-    return config
+    return replace(config, announce=_urls(path, config.announce))
+
+
+def _urls(path: str, urls: object) -> tuple[str, ...]:
+    if not isinstance(urls, list | tuple) or len(urls) > ANNOUNCE_MAX or not all(isinstance(url, str) for url in urls):
+        raise InvalidError(f"{path}: announce is no list of at most {ANNOUNCE_MAX} URLs")
+    for url in urls:
+        multiaddress.of_url(url)
+    return tuple(urls)
 
 
 def _check_dns(path: str, zones: object) -> None:

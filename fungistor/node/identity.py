@@ -1,11 +1,15 @@
-"""What the network leaves in each member's namespace to know it again. The bytes stand in docs/formats/identity.md."""
+"""As whom the network is known: to its members, by what it leaves there (docs/formats/identity.md), and to IPFS."""
 
 from __future__ import annotations
 
 from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fungistor.dag.cid import CID
 from fungistor.ids import MemberId, MemberNumber
-from fungistor.keys.ring import derive
+from fungistor.keys.ring import NodeKeys, derive
+from fungistor.names.public_key import KeyType, PublicKey
 
 VERSION = 0
 PURPOSE = "member identity"
@@ -20,3 +24,10 @@ def member_identity(network_key: bytes, number: MemberNumber, member: MemberId) 
     """
     key = derive(network_key, PURPOSE)
     return bytes([VERSION]) + blake3(number.to_bytes(NUMBER_BYTES, "little") + member.encode(), key=key).digest()
+
+
+def gateway_peer_id(keys: NodeKeys) -> CID:
+    """Who this node is to IPFS: the public half of a key of its own, which says nothing of its other keys."""
+    seed = derive(keys.signing_key, "gateway peer id")
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key()
+    return PublicKey(KeyType.ED25519, public.public_bytes(Encoding.Raw, PublicFormat.Raw)).name

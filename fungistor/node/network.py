@@ -26,6 +26,7 @@ from fungistor.keys.ring import NodeKeys, object_id
 from fungistor.keys.table import KeyTable
 from fungistor.node.config import load_config
 from fungistor.node.home import Home
+from fungistor.node.identity import gateway_peer_id
 from fungistor.node.members import member_specs, placement_tables, pool_members
 from fungistor.node.pool_file import PoolMember
 from fungistor.objects.content import Content
@@ -391,6 +392,10 @@ class Network:
         if members - up > LOSSES_MAX:
             return f"{members - up} of {members} members do not answer, and objects survive {LOSSES_MAX}"
         return None
+
+    def peer_id(self) -> CID:
+        """Who this node is to IPFS."""
+        return gateway_peer_id(self._parts.keys)
 
     def cache_numbers(self) -> dict[str, float]:
         """How the cache does, under the names that other gateways use."""
