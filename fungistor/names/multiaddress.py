@@ -42,4 +42,4 @@ def _of_host(host: str, url: str) -> str:
 
 def protocols(address: str) -> frozenset[str]:
     """Return the names of a multiaddress's protocols, as filters ask for them."""
-    return frozenset(address.lower().split("/")[1::1])
+    return frozenset(address.lower().split("/")[1:])

@@ -264,7 +264,7 @@ def test_redirects(site: Site, target: str, location: str) -> None:
         ("/ipfs/bafkqaaa?format=dag-json", 406),
         ("/ipfs/bafkqaaa?format=ipns-record", 400),
         ("/ipns/example.com", 404),
-        ("/routing/v1/providers/x", 501),
+        ("/routing/v1/providers/x", 422),
         ("/ipfs/bafkqaaa/below", 404),
         (f"/ipfs/{ABSENT}", 404),
         ("/favicon.ico", 404),
