@@ -20,6 +20,7 @@ from gateway.endpoint import ContentEndpoint, Exchange, Receive, Scope, Send, se
 from gateway.errors import FirstByteTimeoutError, RefusedError
 from gateway.hosts import HostTable, PlaceKind, default_hosts, may_have_dnslink
 from gateway.names import Names, NoNames
+from gateway.negotiation import is_verifiable
 from gateway.operations.desk import Desk
 from gateway.pages.problem import FRONT_PAGE
 from gateway.requests import Answer, Request
@@ -105,7 +106,9 @@ class Gateway:
     async def _decide(self, request: Request, scheme: str) -> Decision:
         """Ask the hostname layer. A DNSLink that nobody here knows yet is asked for in a thread."""
         host, scheme = self.desk.trusted.host_and_scheme(request, scheme)
-        asked = Asked(host, scheme, request.raw_path, request.suffix)
+        asked = Asked(
+            host, scheme, request.raw_path, request.suffix, is_verifiable(request.query.get("format"), request.accept)
+        )
         known: bool | None = None
         if needs_dns(self.hosts, asked):
             request.phase = "host"

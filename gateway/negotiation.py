@@ -40,6 +40,9 @@ MEDIA_TYPES = {
     "application/vnd.ipfs.ipns-record": Format.IPNS_RECORD,
 }
 
+VERIFIABLE = frozenset((Format.RAW, Format.CAR, Format.IPNS_RECORD))
+"""What a trustless gateway gives."""
+
 _FAMILIES = ("application/vnd.ipld.", "application/vnd.ipfs.")
 
 _BY_NAME = {wanted.value: wanted for wanted in Format if wanted is not Format.DEFAULT}
@@ -112,6 +115,16 @@ def negotiate(query_format: str | None, accept: str | None) -> Choice:
     if best is None:
         raise RefusedError(406, f"nothing in Accept: {(accept or '')[:80]} can be given", hint="accept */*")
     return Choice(best[2], is_from_query=False, takes_default=takes_default, parameters=best[3])
+
+
+def is_verifiable(query_format: str | None, accept: str | None) -> bool:
+    """Tell whether what is asked for can be checked against its CID or key, and is nothing else."""
+    if query_format:
+        return _BY_NAME.get(query_format.lower()) in VERIFIABLE
+    if accept is None:
+        return False
+    wanted = [media for media in parse_accept(accept) if media.q > 0]
+    return bool(wanted) and all(MEDIA_TYPES.get(media.type) in VERIFIABLE for media in wanted)
 
 
 def accepts(accept: str | None, media_type: str) -> float:

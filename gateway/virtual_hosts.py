@@ -42,6 +42,8 @@ class Asked:
     raw_path: bytes
     suffix: str = ""
     """``?query`` as it came."""
+    is_verifiable: bool = False
+    """A block, CAR or record is asked for: nothing that a browser would run, so it needs no origin of its own."""
 
     @property
     def is_content(self) -> bool:
@@ -99,7 +101,7 @@ def needs_dns(table: HostTable, asked: Asked) -> bool:
 def _gateway(asked: Asked, place: Place, has_dnslink: HasDnslink) -> Decision:
     config = place.config
     if _is_of_gateway(asked, config):
-        if config.use_subdomains and _ROOTED.match(asked.raw_path):
+        if config.use_subdomains and not asked.is_verifiable and _ROOTED.match(asked.raw_path):
             return redirect_to_subdomain(asked, place)
         return Mounted(asked.raw_path, Mount(host=asked.host, is_trustless=not config.deserialized))
     if not config.no_dnslink and may_have_dnslink(asked.host) and has_dnslink(bare(asked.host)):

@@ -59,6 +59,25 @@ def test_a_path_is_sent_to_its_own_origin(named: Named) -> None:
     assert answer.headers["clear-site-data"] == '"cookies", "storage"'
 
 
+def test_what_can_be_verified_needs_no_origin(named: Named) -> None:
+    """Other nodes follow no redirects, and browsers run no blocks and records: they are given at once."""
+    block = named.live.content.blocks[named.root.multihash]
+    for target, accept in (
+        (f"/ipfs/{named.root}?format=raw", "*/*"),
+        (f"/ipfs/{named.root}", "application/vnd.ipld.raw"),
+        (f"/ipfs/{named.root}", "application/vnd.ipld.raw, application/vnd.ipld.car;q=0.5"),
+    ):
+        answer = named.live.get(target, Host="example.com", Accept=accept)
+        assert (answer.status_code, answer.content) == (200, block)
+    assert named.live.get(f"/ipns/{KEY.text}?format=ipns-record", Host="example.com").status_code == 200
+    for accept in (
+        "text/html, application/vnd.ipld.raw",
+        "*/*, application/vnd.ipld.car",
+        "application/vnd.ipld.raw;q=0",
+    ):
+        assert named.live.get(f"/ipfs/{named.root}", Host="example.com", Accept=accept).status_code == 301
+
+
 def test_localhost_has_subdomains_and_addresses_have_none(named: Named) -> None:
     """Without a table `localhost` isolates origins, and an address is a plain path gateway."""
     assert _location(named, "localhost:8480", f"/ipfs/{named.root}/x") == (
