@@ -28,7 +28,7 @@ class ZdbClaims:
 
         Raises: UnavailableError where the daemon refuses or is silent.
         """
-        with Client(member.address, Login(admin_password=admin), timeout_s=CALL_WAIT_S) as client:
+        with Client(member.address, Login(admin_password=admin, tls=member.trust), timeout_s=CALL_WAIT_S) as client:
             try:
                 client.call("NSNEW", member.namespace)
             except MemberError:
@@ -59,4 +59,4 @@ class ZdbClaims:
             raise
 
     def _login(self, member: PoolMember, pin: tuple[bytes, bytes] | None = None) -> Login:
-        return Login(namespace=member.namespace, password=member.password, pin=pin)
+        return Login(namespace=member.namespace, password=member.password, pin=pin, tls=member.trust)

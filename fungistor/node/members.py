@@ -49,6 +49,7 @@ def member_specs(
             durable=member.durable,
             lat=member.lat,
             lon=member.lon,
+            tls=member.trust,
             identity=member_identity(keys.network_key, numbers[member.id], member.id),
         )
         for member in pool

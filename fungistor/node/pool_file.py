@@ -14,6 +14,7 @@ import tomli_w
 from fungistor.errors import FailedError, InvalidError
 from fungistor.ids import MemberId
 from fungistor.node.files import read_bounded, write_atomic
+from fungistor.zdb.client import Tls
 
 POOL_FILE_BYTES_MAX = 1 << 20
 POOL_MEMBERS_MAX = 4096
@@ -37,6 +38,8 @@ _UNITS = {"": 0, "B": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 _V = TypeVar("_V")
 
+TLS_PATHS = ("tls_ca", "tls_cert", "tls_key")
+
 
 @dataclass(frozen=True, slots=True)
 class PoolMember:
@@ -56,7 +59,17 @@ class PoolMember:
     lat: float | None = None
     lon: float | None = None
     tls: bool = False
+    tls_ca: str = ""
+    """Path of the authorities that sign its certificate, in PEM; without it those that this system believes."""
+    tls_cert: str = ""
+    tls_key: str = ""
+    """Paths of what to show it, where it asks; the key may be in the certificate's file."""
     durable: bool = False
+
+    @property
+    def trust(self) -> Tls | None:
+        """How to know it, where it is reached by TLS."""
+        return Tls(self.tls_ca, self.tls_cert, self.tls_key) if self.tls else None
 
 
 def load_pool(path: str) -> tuple[PoolMember, ...]:
@@ -118,6 +131,7 @@ def _to_table(member: PoolMember) -> dict[str, object]:
         "tls": member.tls,
         "durable": member.durable,
     }
+    table |= {key: path for key in TLS_PATHS if (path := getattr(member, key))}
     if member.capacity is not None:
         table["capacity"] = member.capacity
     if member.lat is not None and member.lon is not None:
@@ -206,10 +220,16 @@ def _member(table: _Table, folder: str) -> PoolMember:
         lat=latitude,
         lon=longitude,
         tls=bool(table.take("tls", bool, False)),
+        **{key: _path(table, key, folder) for key in TLS_PATHS},
         durable=bool(table.take("durable", bool, False)),
     )
     table.finish()
     return member
+
+
+def _path(table: _Table, key: str, folder: str) -> str:
+    path = table.take(key, str) or ""
+    return os.path.abspath(os.path.join(folder, path)) if path else ""
 
 
 def _password(table: _Table, folder: str) -> str:

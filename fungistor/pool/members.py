@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fungistor.ids import MemberId, MemberNumber
-from fungistor.zdb.client import Login
+from fungistor.zdb.client import Login, Tls
 
 IDENTITY_KEY = b"fungistor-identity"
 """The fixed key of each namespace's sealed identity value. Shard keys are 20 bytes of BLAKE3, so none is this one."""
@@ -31,11 +31,12 @@ class MemberSpec:
     lat: float | None = None
     lon: float | None = None
     identity: bytes | None = field(default=None, repr=False)
+    tls: Tls | None = None
 
     def login(self, *, pinned: bool = True) -> Login:
         """How to enter its namespace; unpinned, whoever answers is taken."""
         pin = (IDENTITY_KEY, self.identity) if pinned and self.identity is not None else None
-        return Login(self.namespace, self.password, pin=pin)
+        return Login(self.namespace, self.password, pin=pin, tls=self.tls)
 
     @property
     def place(self) -> tuple[float, float] | None:

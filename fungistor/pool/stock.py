@@ -10,7 +10,7 @@ from fungistor.errors import FungiStorError
 from fungistor.ids import MemberNumber
 from fungistor.pool.members import MemberSpec
 from fungistor.zdb.address import Resolver
-from fungistor.zdb.client import Connection, MemberError
+from fungistor.zdb.client import Connection, MemberError, connect
 
 IDLE_PER_MEMBER_MAX = 8
 """As many as threads work on stripes at once; beyond that a connection is closed after use."""
@@ -54,7 +54,7 @@ class Stock:
         if spec is None:
             raise MemberError("is no member any more")
         try:
-            return Connection(self._resolver.resolve(spec.address), spec.login())
+            return connect(self._resolver.resolve(spec.address), spec.login())
         except MemberError:
             raise
         except FungiStorError as error:

@@ -6,7 +6,7 @@ import queue
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fungistor.errors import InvalidError, UnavailableError
 
@@ -25,6 +25,8 @@ class Endpoint:
 
     family: socket.AddressFamily
     address: SocketAddress
+    host: str = field(default="", compare=False)
+    """As it was named: whom a certificate must be for."""
 
 
 def parse_address(text: str) -> Endpoint | tuple[str, int]:
@@ -44,7 +46,7 @@ def parse_address(text: str) -> Endpoint | tuple[str, int]:
             socket.inet_pton(family, host)
         except OSError:
             continue
-        return Endpoint(family, (host, port))
+        return Endpoint(family, (host, port), host)
     return host, port
 
 
@@ -78,7 +80,7 @@ def _look_up(host: str, port: int) -> Endpoint | str:
             answers.put(f"name {host} cannot be resolved: {error.strerror or error}")
             return
         family, _, _, _, address = found[0]
-        answers.put(Endpoint(family, (str(address[0]), port)))
+        answers.put(Endpoint(family, (str(address[0]), port), host))
 
     threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
     try:

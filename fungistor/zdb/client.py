@@ -55,6 +55,15 @@ class IdentityError(MemberError):
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom to believe, and what to show; paths of PEM files. `authorities` "": those that this system believes."""
+
+    authorities: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Login:
     """How to enter a namespace. `pin`: a key and the value it must have there, checked before anything is trusted."""
 
@@ -62,6 +71,7 @@ class Login:
     password: str = field(default="", repr=False)
     admin_password: str = field(default="", repr=False)
     pin: tuple[bytes, bytes] | None = None
+    tls: Tls | None = None
 
 
 class Connection:
@@ -169,11 +179,17 @@ class Connection:
         try:
             while self._out:
                 batch = list(self._out)[:IO_VECTORS_MAX]
-                self._sent(self._socket.sendmsg(batch, (), socket.MSG_NOSIGNAL))
+                self._sent(self._send(batch))
         except BlockingIOError:
             return
         except OSError as error:
             raise MemberError(f"broke off: {error.strerror or error}") from error
+
+    def _send(self, batch: Sequence[memoryview]) -> int:
+        return self._socket.sendmsg(batch, (), socket.MSG_NOSIGNAL)
+
+    def _receive_into(self, room: Sequence[memoryview]) -> int:
+        return self._socket.recvmsg_into(room)[0]
 
     def _sent(self, count: int) -> None:
         while self._out and count >= len(self._out[0]):
@@ -185,7 +201,7 @@ class Connection:
         reader = self._greeting or self._reply
         room = reader.room() if reader is not None else [memoryview(bytearray(1))]
         try:
-            count = self._socket.recvmsg_into(room)[0]
+            count = self._receive_into(room)
         except BlockingIOError:
             return False
         if not count:
@@ -232,12 +248,22 @@ class Connection:
             _check_pin(left.popleft(), self._login.pin[1])
 
 
+def connect(endpoint: Endpoint, login: Login) -> Connection:
+    """Begin a connection, by TLS if the login says so. Raises: MemberError."""
+    if login.tls is None:
+        return Connection(endpoint, login)
+    # It is built on this module, and only who needs it pays for loading it.
+    from fungistor.zdb.tls import TlsConnection
+
+    return TlsConnection(endpoint, login)
+
+
 class Client:
     """A connection for one caller that waits: administration, probes, tests. Close it or use it in `with`."""
 
     def __init__(self, address: str, login: Login | None = None, *, timeout_s: float = 5.0) -> None:
         self._timeout_s = timeout_s
-        self._connection = Connection(Resolver().resolve(address), login or Login())
+        self._connection = connect(Resolver().resolve(address), login or Login())
 
     def __enter__(self) -> Self:
         return self

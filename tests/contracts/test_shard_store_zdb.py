@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -43,10 +43,9 @@ class Daemon:
         words += ["--index", f"{self.folder}/index", "--port", str(self.port), "--admin", ADMIN]
         self.process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        found = re.search(r":(\d+)\s*$", line)
-        assert found is not None, f"the daemon said {line!r}"
-        self.port = int(found[1])
+        said = [json.loads(self.process.stderr.readline()) for _ in range(2)]
+        assert said[-1]["event"] == "daemon.serving", said
+        self.port = int(said[-1]["tcp"].rpartition(":")[2])
 
     @property
     def address(self) -> str:

@@ -27,7 +27,7 @@ def test_a_pool_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """What is saved is loaded, in its order, and nobody but its owner may read it."""
     members = (
         PoolMember(MemberId("m02"), "[::1]:9901", "ns", "geheim", ("de", "fra", "h1", "d1"), 10**12, 7, 50.1, 8.7),
-        PoolMember(MemberId("m01"), "/run/zdb.sock", "ns", tls=True, durable=True),
+        PoolMember(MemberId("m01"), "h:1", "ns", tls=True, tls_ca="/etc/ca.pem", durable=True),
     )
     path = str(tmp_path / "pool.toml")
     save_pool(path, members)
