@@ -36,7 +36,8 @@ KEYS = (
 )  # fmt: skip
 NAMES = (
     "subdir", "multi.bin", "ascii.txt", "ą", "api", "link", "twice", "up", "..", ".", "%2e%2e", "%2F", "%00", "%",
-    "%zz", "+", "foo", "link", "files", "0", "-1", "index.html", "_redirects", "\\", "a" * 300, "%FF%FE", "?", "#", ";", "//",
+    "%zz", "+", "foo", "link", "files", "0", "-1", "index.html", "_redirects", "\\", "a" * 300, "%FF%FE", "?", "#", ";",
+    "//",
 )  # fmt: skip
 
 
