@@ -5,6 +5,7 @@ set -euo pipefail
 
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
+command -v etcd >/dev/null || missing+=(etcd-server)
 command -v redis-cli >/dev/null || missing+=(redis-tools)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,16 +10,28 @@ from pathlib import Path
 
 import pytest
 
+from fungistor.catalog.engines.etcd import EtcdLog
+from fungistor.catalog.engines.etcd_client import EtcdAddress
 from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.log import FenceMovedError, Log, Position
 from fungistor.testing.contracts.log import LogContract, LogWorld
 from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
+from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
 
 APPEND = """
 import sys
 from fungistor.catalog.engines.sqlite import SqliteLog
 log = SqliteLog(sys.argv[1])
 print(log.append(int(sys.argv[2]), [bytes.fromhex(payload) for payload in sys.argv[3:]]).hex())
+log.close()
+"""
+
+APPEND_ETCD = """
+import sys
+from fungistor.catalog.engines.etcd import EtcdLog
+from fungistor.catalog.engines.etcd_client import EtcdAddress
+log = EtcdLog(EtcdAddress((sys.argv[1],), sys.argv[2]))
+print(log.append(int(sys.argv[3]), [bytes.fromhex(payload) for payload in sys.argv[4:]]).hex())
 log.close()
 """
 
@@ -84,3 +97,51 @@ class TestSqliteLog(LogContract):
         world.open().epoch()
         path = Path(world.path)
         assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    """One real etcd for all tests here; each takes a prefix of its own."""
+    with etcd_cluster(tmp_path_factory.mktemp("etcd"), 1) as cluster:
+        cluster.wait_ready()
+        yield cluster
+
+
+class EtcdWorld:
+    def __init__(self, address: EtcdAddress) -> None:
+        self.address = address
+        self.opened: list[EtcdLog] = []
+
+    def open(self) -> Log:
+        log = EtcdLog(self.address)
+        self.opened.append(log)
+        return log
+
+    def append_elsewhere(self, fence: int, batch: Sequence[bytes]) -> Position:
+        command = [sys.executable, "-c", APPEND_ETCD, self.address.endpoints[0], self.address.prefix, str(fence)]
+        command += [payload.hex() for payload in batch]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        return Position(bytes.fromhex(done.stdout))
+
+
+class TestEtcdLog(LogContract):
+    prefixes = itertools.count()
+
+    @pytest.fixture
+    def world(self, cluster: EtcdCluster) -> Iterator[LogWorld]:
+        world = EtcdWorld(cluster.address(f"net{next(self.prefixes)}"))
+        yield world
+        for log in world.opened:
+            log.close()
+
+    def test_networks_on_one_etcd_do_not_see_each_other(self, world: LogWorld, cluster: EtcdCluster) -> None:
+        """A prefix that begins like another one is another log, with another identity."""
+        assert isinstance(world, EtcdWorld)
+        longer = EtcdWorld(cluster.address(f"{world.address.prefix}x"))
+        one, other = world.open(), longer.open()
+        try:
+            one.append(0, [b"mine"])
+            assert list(other.read(Position(b""))) == []
+            assert one.identity() != other.identity()
+        finally:
+            other.close()
