@@ -169,7 +169,7 @@ class EtcdClient:
             if problem is None:
                 return dict(answer.json())
             code, message = problem
-            renewable = self._login.user and (code == _UNAUTHENTICATED or "auth token" in message)
+            renewable = self._login.user and _wants_token(code, message)
             if attempt == 1 and renewable:
                 self._authenticate(endpoint, token)
                 continue
@@ -224,10 +224,14 @@ def _problem(answer: httpx.Response) -> tuple[int, str] | None:
         return 0, f"HTTP status {answer.status_code}"
 
 
+def _wants_token(code: int, message: str) -> bool:
+    return code == _UNAUTHENTICATED or "auth token" in message or "user name is empty" in message
+
+
 def _error(code: int, message: str) -> Exception:
     if any(words in message for words in _NOT_DONE):
         return _NotBegunError(message)
-    if code in (_DENIED, _UNAUTHENTICATED) or "user name is empty" in message or "auth token" in message:
+    if code == _DENIED or _wants_token(code, message):
         return DeniedError(
             f"etcd refuses: {message}",
             hint="give --catalog-user and --catalog-password-file of a user who may",
