@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from fungistor.dag.cid import CID
 from fungistor.errors import FungiStorError, InvalidError, NotFoundError
+from fungistor.names.errors import NameUnknownError
 from fungistor.names.key import parse_key
 from fungistor.names.multiaddress import protocols
 from gateway import conditions
@@ -113,7 +114,7 @@ class DelegatedRouting:
             raise RefusedError(406, f"records are given as {ipns_record.MEDIA_TYPE} alone")
         try:
             record = self._names.record(text)
-        except NotFoundError as error:
+        except (NameUnknownError, NotFoundError) as error:
             # The specification: no error, but nothing that could be taken for a record either.
             fields = self._fields(NOTHING_S) | {"Content-Type": "text/plain; charset=utf-8"}
             return Answer.of_bytes(200, fields, f"{error.message}\n".encode())

@@ -10,7 +10,7 @@ from typing import Protocol
 from fungistor.dag.cid import CID
 from fungistor.errors import InvalidError
 from fungistor.names.dnslink import DOMAIN_NAME, Dnslink
-from fungistor.names.errors import NameFailedError, NameNotFoundError
+from fungistor.names.errors import NameFailedError, NameNotFoundError, NameUnknownError
 from fungistor.names.key import name_text, parse_key
 from fungistor.names.record import Record
 
@@ -58,7 +58,8 @@ class Resolver:
         """Follow a key or a domain name to content.
 
         Raises:
-            NameNotFoundError: it means nothing, as far as this node can know.
+            NameNotFoundError: DNS says that it means nothing.
+            NameUnknownError: no record of the key is held here.
             NameFailedError, NameTimeoutError: DNS failed, a record has expired, or names go round in circles.
             CorruptError: a record here proves wrong.
         """
@@ -127,8 +128,10 @@ class Resolver:
     def _valid(self, key: CID) -> Record:
         record = self._records.newest(key)
         if record is None:
-            raise NameNotFoundError(
-                f"no record of the name {name_text(key)} is held here", hint="`fungistor name import` takes one in"
+            raise NameUnknownError(
+                f"no record of the name {name_text(key)} is held here",
+                hint="`fungistor name import` takes one in",
+                retry_after_s=60,
             )
         ago_s = self._clock() - record.expires_s
         if ago_s >= 0:

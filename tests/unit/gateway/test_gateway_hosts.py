@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from fungistor.dag.cid import CID, DAG_PB, LIBP2P_KEY
 from fungistor.dag.multibase import encode_base58
 from fungistor.errors import InvalidError
+from fungistor.names.dnslink import StaticMap
+from fungistor.names.dnslink_cache import DnslinkCache
+from fungistor.names.protobuf import Fields, encode_bytes, encode_number
+from fungistor.names.resolver import Resolver
+from fungistor.names.table import NameTable
 from fungistor.testing.memory_content import MemoryContent, Tree
 from gateway.hosts import PlaceKind, may_have_dnslink, parse_hosts
 from gateway.settings import Settings
 from gateway.virtual_hosts import inline, uninline
-from tests.unit.gateway.naming import EXPIRED, HOSTS, KEY, LOOP, NOWHERE, Named, serving_names
+from tests.unit.gateway.live import serving
+from tests.unit.gateway.naming import EXPIRED, HOSTS, KEY, LOOP, NOWHERE, Named, TestDns, serving_names
+from tests.unit.names.signing import NOW_S
 
 LONG = CID(1, DAG_PB, bytes((0x13, 64)) + bytes(64))
 """A sha2-512, which no base writes in 63 letters."""
@@ -269,10 +279,32 @@ def test_names_by_path(named: Named) -> None:
     seconds = int(listing.removeprefix("public, max-age=").partition(",")[0])
     assert 0 < seconds <= 120
     assert listing.endswith(", stale-while-revalidate=2678400")
-    for name, status in ((NOWHERE.text, 404), ("nothing.example.org", 404), (LOOP.text, 502), (EXPIRED.text, 502)):
+    for name, status in ((NOWHERE.text, 502), ("nothing.example.org", 404), (LOOP.text, 502), (EXPIRED.text, 502)):
         answer = named.live.get(f"/ipns/{name}/", Accept="application/json")
         assert (answer.status_code, answer.json()["phase"]) == (status, "resolve"), name
         assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(("field", "value"), [(8, b""), (8, bytes(64)), (1, b"/ipfs/bafkqaab")])
+def test_records_that_prove_nothing(tmp_path: Path, field: int, value: bytes) -> None:
+    """A record without a signature of version 2, with a broken one, or one of two tongues, is 502 and never served."""
+    content = MemoryContent()
+    root = content.add_tree({"hello.txt": b"hello"}).cid
+    table = NameTable(str(tmp_path / "names.sqlite"))
+    table.put(KEY.record(f"/ipfs/{root}"), NOW_S)
+    spoilt = Fields.read(KEY.encode(f"/ipfs/{root}")).values | {field: value}
+    encoded = b"".join(
+        encode_bytes(number, item) if isinstance(item, bytes) else encode_number(number, item)
+        for number, item in spoilt.items()
+    )
+    with closing(sqlite3.connect(tmp_path / "names.sqlite")) as connection:
+        connection.execute("UPDATE records SET record = ?", (encoded,))
+        connection.commit()
+    names = Resolver(table, DnslinkCache(TestDns(), StaticMap({})), clock=lambda: NOW_S)
+    with serving(content, names=names) as live:
+        for target in (f"/ipns/{KEY.text}/hello.txt", f"/ipns/{KEY.text}?format=ipns-record"):
+            answer = live.get(target, Accept="application/json")
+            assert (answer.status_code, answer.json()["error"], answer.json()["phase"]) == (502, "corrupt", "resolve")
 
 
 def test_records_by_path(named: Named) -> None:
@@ -295,7 +327,7 @@ def test_records_by_path(named: Named) -> None:
     for target, status in (
         (f"/ipns/{KEY.text}/x?format=ipns-record", 400),
         ("/ipns/site.example.org?format=ipns-record", 400),
-        (f"/ipns/{NOWHERE.text}?format=ipns-record", 404),
+        (f"/ipns/{NOWHERE.text}?format=ipns-record", 502),
         (f"/ipns/{EXPIRED.text}?format=ipns-record", 502),
     ):
         assert named.live.get(target).status_code == status

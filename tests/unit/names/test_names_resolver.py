@@ -19,7 +19,7 @@ from fungistor.errors import ConflictError, CorruptError, InvalidError
 from fungistor.names.dns_client import DohDns, NoDns, SystemDns, ZonedDns, make_lookup
 from fungistor.names.dnslink import StaticMap, parse_map
 from fungistor.names.dnslink_cache import DnslinkCache
-from fungistor.names.errors import NameFailedError, NameNotFoundError, NameTimeoutError
+from fungistor.names.errors import NameFailedError, NameNotFoundError, NameTimeoutError, NameUnknownError
 from fungistor.names.resolver import DEPTH_MAX, Resolver
 from fungistor.names.table import HISTORY_MAX, NameTable
 from tests.unit.names.signing import DAY_S, NOW_S, Signer
@@ -109,9 +109,10 @@ def test_names_in_circles(table: NameTable) -> None:
 
 def test_names_that_mean_nothing(table: NameTable) -> None:
     """Unknown keys and names are not found, what is no name is invalid, a path to nowhere is a failure."""
-    for name in (FIRST.text, "nothing.example"):
-        with pytest.raises(NameNotFoundError):
-            _resolver(table).resolve(name)
+    with pytest.raises(NameUnknownError):
+        _resolver(table).resolve(FIRST.text)
+    with pytest.raises(NameNotFoundError):
+        _resolver(table).resolve("nothing.example")
     for name in ("localhost", "a..b", "-", "x" * 300 + ".org"):
         with pytest.raises(InvalidError):
             _resolver(table).resolve(name)
