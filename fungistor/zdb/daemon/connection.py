@@ -21,6 +21,7 @@ from fungistor.zdb.daemon.namespace import DamagedError, MissingFileError, Names
 from fungistor.zdb.daemon.outbox import Outbox
 from fungistor.zdb.daemon.session import BarrierWanted, Later, Session, WaitWanted, parse_number
 from fungistor.zdb.daemon.vocabulary import ADMIN_COMMANDS, COMMANDS, COUNTERS
+from fungistor.zdb.daemon.wakeups import Wakeups
 from fungistor.zdb.daemon.wire import (
     NIL,
     Argument,
@@ -38,14 +39,9 @@ PUSHED_BYTES_MAX: Final = 16 << 20
 OUTPUT_HIGH_BYTES: Final = 256 << 10
 """Unsent replies beyond this stop the connection; one more reply may come on top."""
 _BATCH_BYTES: Final = 64 << 10
-STALL_S: Final = 10.0
-"""A client that stops in the middle of a value gives its buffer up after this, when others wait for one."""
 
 _LARGE_BYTES: Final = 16 << 10
 """Longer values are read into a buffer that is reused and sent from there."""
-_AWAIT_BYTES_MIN: Final = 16 << 10
-_AWAIT_BYTES_MAX: Final = 512 << 10
-"""How much of a value the kernel is asked to gather before it wakes the loop; it makes its own buffer as large."""
 _UNFLUSHED: Final = error("Cannot write data right now")
 _FLUSH_FAILED: Final = error("Flush failed, writes are refused until restart")
 _REMOVED: Final = error("Your active namespace is not available anymore (probably removed).")
@@ -61,6 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._puts: dict[bytes, Put] = {}
         self._outbox: Outbox = cast("Outbox", None)
+        self._wakeups: Wakeups = cast("Wakeups", None)
         self._reply: Callable[[bytes], None] = cast("Callable[[bytes], None]", None)
         self._stream: Iterator[bytes] | None = None
         self._pushed: list[bytes] = []
@@ -74,9 +71,6 @@ class Connection(asyncio.BufferedProtocol):
         self._closing = False
         self._lost = False
         self._paused = False
-        self._awaited = 0
-        """How many bytes the kernel waits for before it wakes the loop; 0 where it cannot be asked."""
-        self.last_read = 0.0
         self.heard = self.greeted = False
         """Whether something came since that was looked at last, and whether anything ever did."""
         hub.accepted += 1
@@ -87,13 +81,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._socket = transport.get_extra_info("socket")
-        plain = self._socket is not None and transport.get_extra_info("sslcontext") is None
-        self._outbox = Outbox(self._transport, self._socket.fileno() if plain else -1)
+        sock = transport.get_extra_info("socket")
+        plain = sock is not None and transport.get_extra_info("sslcontext") is None
+        tcp = sock is not None and sock.family != socket.AF_UNIX
+        self._outbox = Outbox(self._transport, sock.fileno() if plain else -1)
+        self._wakeups = Wakeups(self._transport, sock if plain and tcp else None)
         self._reply = self._outbox.add
-        if self._socket is not None and self._socket.family != socket.AF_UNIX:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._awaited = 1 if plain else 0
+        if tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport.set_write_buffer_limits(high=OUTPUT_HIGH_BYTES)
         self._hub.connections.add(self)
         self._hub.empty.clear()
@@ -123,10 +118,10 @@ class Connection(asyncio.BufferedProtocol):
         self.heard = True
         parser = self._parser
         if parser.gathering():
-            self.last_read = self._hub.loop.time()
+            self._wakeups.last_read = self._hub.loop.time()
             missing = parser.filled(nbytes)
             if missing:
-                self._await_bytes(missing)
+                self._wakeups.expect(missing)
                 return
             self._lead = self._hub.lead
         else:
@@ -138,15 +133,8 @@ class Connection(asyncio.BufferedProtocol):
                 return
             parser.feed(data[done:])
         self._proceed()
-        if self._awaited != 1 or parser.gathering():
-            self._await_bytes(parser.filled(0))
-
-    def _await_bytes(self, missing: int) -> None:
-        """Have the loop woken when so much of a value is there, or as usual where none is gathered."""
-        wanted = min(missing, _AWAIT_BYTES_MAX) if missing >= _AWAIT_BYTES_MIN else 1
-        if self._awaited and wanted != self._awaited and not self._transport.is_closing():
-            self._awaited = wanted
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+        if self._wakeups.awaited != 1 or parser.gathering():
+            self._wakeups.expect(parser.filled(0))
 
     def eof_received(self) -> bool:
         return False
@@ -176,14 +164,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def stalled(self, now: float) -> bool:
         """Whether it holds a receive buffer for a value of which nothing has come for too long."""
-        if not self._parser.gathering() or now - self.last_read <= STALL_S:
-            return False
-        if self._awaited > 1:
-            # It may be slow and not gone: from now on every byte is noticed.
-            self.last_read = now
-            self._await_bytes(0)
-            return False
-        return True
+        return self._parser.gathering() and self._wakeups.stalled(now)
 
     @property
     def unsent(self) -> int:

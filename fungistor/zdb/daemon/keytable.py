@@ -32,6 +32,7 @@ _SLOTS_MAX: Final = 8192
 
 Entry = tuple[int, ...]
 
+_pack = ENTRY.pack
 _unpack = ENTRY.unpack_from
 _pack_into = ENTRY.pack_into
 
@@ -51,9 +52,10 @@ class _Table:
 class _Group:
     """All keys of one length."""
 
-    __slots__ = ("_chunks", "_depth", "_directory", "_key_bytes", "_stride", "rows")
+    __slots__ = ("_chunks", "_depth", "_directory", "_key_bytes", "_owner", "_stride", "rows")
 
-    def __init__(self, key_bytes: int) -> None:
+    def __init__(self, key_bytes: int, owner: KeyTable) -> None:
+        self._owner = owner
         self._key_bytes = key_bytes
         self._stride = key_bytes + _ENTRY_BYTES
         self._chunks: list[bytearray] = []
@@ -75,7 +77,7 @@ class _Group:
             place = (place + 1) & mask
         return None
 
-    def put(self, key: bytes, entry: Entry) -> None:
+    def put(self, key: bytes, entry: Entry) -> Entry | None:
         number = hash(key)
         table = self._directory[number & (len(self._directory) - 1)]
         slots, mask = table.slots, table.mask
@@ -85,14 +87,22 @@ class _Group:
             chunk = self._chunks[row >> _CHUNK_SHIFT]
             at = (row & _CHUNK_MASK) * self._stride
             if chunk.startswith(key, at):
+                old = _unpack(chunk, at + self._key_bytes)
                 _pack_into(chunk, at + self._key_bytes, *entry)
-                return
+                return old
             place = (place + 1) & mask
-        self._append(key + ENTRY.pack(*entry))
-        slots[place] = self.rows
-        table.used += 1
-        if 4 * table.used > 3 * mask:
+        row = self.rows
+        at = (row & _CHUNK_MASK) * self._stride
+        if at == 0:
+            self._make_room(row)
+        chunk = self._chunks[row >> _CHUNK_SHIFT]
+        chunk[at : at + self._stride] = key + _pack(*entry)
+        self.rows = row = row + 1
+        slots[place] = row
+        table.used = used = table.used + 1
+        if 4 * used > 3 * mask:
             self._enlarge(table, number)
+        return None
 
     def pop(self, key: bytes) -> Entry | None:
         number = hash(key)
@@ -119,15 +129,11 @@ class _Group:
         at = (row & _CHUNK_MASK) * self._stride
         return bytes(self._chunks[row >> _CHUNK_SHIFT][at : at + self._key_bytes])
 
-    def _append(self, row: bytes) -> None:
-        place = self.rows & _CHUNK_MASK
-        if place == 0 and self.rows >> _CHUNK_SHIFT == len(self._chunks):
-            # The first grows with what is in it, as most namespaces are small; the others are made whole, which
-            # leaves no holes in the heap.
+    def _make_room(self, row: int) -> None:
+        """Make the chunk of a row. The first grows with what is in it, as most namespaces are small; the others are
+        made whole, which leaves no holes in the heap."""
+        if row >> _CHUNK_SHIFT == len(self._chunks):
             self._chunks.append(bytearray(_CHUNK_ROWS * self._stride if self._chunks else 0))
-        chunk, at = self._chunks[self.rows >> _CHUNK_SHIFT], place * self._stride
-        chunk[at : at + self._stride] = row
-        self.rows += 1
 
     def _remove(self, row: int) -> None:
         """Fill the gap with the last row."""
@@ -172,6 +178,9 @@ class _Group:
             table.slots, table.mask = array("I", bytes(8 * size)), 2 * size - 1
             self._fill(table, rows)
             return
+        if self._depth == 0 and (depth := self._expected_depth()) > 1:
+            self._spread(rows, depth)
+            return
         bit = 1 << table.depth
         if table.depth == self._depth:
             self._directory += self._directory
@@ -185,10 +194,26 @@ class _Group:
         for place in range(number & (bit - 1), len(self._directory), bit):
             self._directory[place] = halves[1 if place & bit else 0]
 
+    def _expected_depth(self) -> int:
+        """Return how far to split at once, going by this group's share of the keys that are expected."""
+        expected = self._owner.expected * self.rows // max(len(self._owner), 1)
+        return min((expected // (_SLOTS_MAX * 5 // 8)).bit_length(), _PLACE_SHIFT)
+
+    def _spread(self, rows: list[int], depth: int) -> None:
+        tables = [_Table(_SLOTS_MAX, depth) for _ in range(1 << depth)]
+        parted: list[list[int]] = [[] for _ in tables]
+        for row in rows:
+            parted[hash(self._key(row - 1)) & ((1 << depth) - 1)].append(row)
+        for table, part in zip(tables, parted, strict=True):
+            self._fill(table, part)
+        self._directory, self._depth = tables, depth
+
     def _fill(self, table: _Table, rows: list[int]) -> None:
         slots, mask = table.slots, table.mask
+        chunks, stride, key_bytes = self._chunks, self._stride, self._key_bytes
         for row in rows:
-            place = (hash(self._key(row - 1)) >> _PLACE_SHIFT) & mask
+            at = ((row - 1) & _CHUNK_MASK) * stride
+            place = (hash(bytes(chunks[(row - 1) >> _CHUNK_SHIFT][at : at + key_bytes])) >> _PLACE_SHIFT) & mask
             while slots[place]:
                 place = (place + 1) & mask
             slots[place] = row
@@ -198,22 +223,24 @@ class _Group:
 class KeyTable:
     """Live keys and their entries: (file, data offset, length, checksum, time, index offset), all below 2^32."""
 
-    __slots__ = ("_groups",)
+    __slots__ = ("_groups", "expected")
 
     def __init__(self) -> None:
         self._groups: dict[int, _Group] = {}
+        self.expected = 0
+        """About how many keys a load will end with: spares it to split tables again and again."""
 
     def get(self, key: bytes) -> Entry | None:
         """Return a key's entry."""
         group = self._groups.get(len(key))
         return None if group is None else group.get(key)
 
-    def put(self, key: bytes, entry: Entry) -> None:
-        """Set a key's entry."""
+    def put(self, key: bytes, entry: Entry) -> Entry | None:
+        """Set a key's entry and return the one it had."""
         group = self._groups.get(len(key))
         if group is None:
-            group = self._groups[len(key)] = _Group(len(key))
-        group.put(key, entry)
+            group = self._groups[len(key)] = _Group(len(key), self)
+        return group.put(key, entry)
 
     def pop(self, key: bytes) -> Entry | None:
         """Remove a key and return the entry it had."""

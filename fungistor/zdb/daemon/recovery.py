@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fungistor.errors import FailedError
+from fungistor.zdb.daemon.agreement import agreed
 from fungistor.zdb.daemon.checkpoint import load_flushed
 from fungistor.zdb.daemon.datawalk import Walk, walk_data_file
 from fungistor.zdb.daemon.files import create_file, replace_file, write_all
@@ -61,7 +62,8 @@ MODE_NAMES: Final = ("user", "seq")
 class _Loader(PairFiles):
     keys: KeyTable = field(default_factory=KeyTable)
     superseded: list[tuple[int, int]] = field(default_factory=list)
-    flagged: set[tuple[int, int]] = field(default_factory=set)
+    flagged: set[int] = field(default_factory=set)
+    """Index records, by file and offset, that say of a live version that it is none."""
     index_records: int = 0
     walked: bool = False
     data_last: int | None = 0
@@ -71,15 +73,19 @@ class _Loader(PairFiles):
 
     def put(self, key: bytes, entry: Entry) -> None:
         """The key has a new version."""
-        self._superseded(self.keys.get(key))
-        self.keys.put(key, entry)
+        self._superseded(self.keys.put(key, entry))
 
     def drop(self, key: bytes) -> None:
         """The key's version so far is none any more; its index record has to say so."""
         self._superseded(self.keys.pop(key))
 
     def _superseded(self, old: Entry | None) -> None:
-        if old is not None and old[5] and (old[0], old[5]) not in self.flagged:
+        if old is None or not old[5]:
+            return
+        place = old[0] << 32 | old[5]
+        if place in self.flagged:
+            self.flagged.remove(place)
+        else:
             self.superseded.append((old[0], old[5]))
 
     # one pair of files
@@ -100,48 +106,68 @@ class _Loader(PairFiles):
                 and self.trusted(mark, index, os.fstat(data_fd).st_size)
             ):
                 return self._from_mark(file_id, mark, index, data_fd)
-            return self._from_data(file_id, index, data_fd, self.data_last)
+            return self._from_data(file_id, index, data_fd)
         finally:
             if data_fd is not None:
                 os.close(data_fd)
 
     def _from_mark(self, file_id: int, mark: SegmentMark, index: bytes, data_fd: int) -> SegmentMark:
-        """The index up to the mark is right; only what the data holds behind it must be walked."""
-        rest = index_rest(index, mark.index_end)
-        if os.fstat(data_fd).st_size == mark.data_end and not rest.by_offset and rest.end == len(index):
-            self._replay_index(file_id, index, mark.index_end)
-            self.data_last, self.index_last = mark.data_last, mark.index_last
-            return mark
-        walk = walk_data_file(data_fd, mark.data_end, mark.data_last or None, rest.ends(), verify=True)
-        if walk.damaged:
-            before = index_rest(index[: mark.index_end], INDEX_HEADER.size)
-            older = {found.key for found in before.by_offset.values() if not found.flags & DELETED}
-            strip_unpromised(walk, rest, self.promised(file_id), lambda key: key in older or key in self.keys)
-        strip_torn(walk, rest)
-        settled = settle(walk, rest)
-        if settled is None:
-            return self._from_data(file_id, index, data_fd, None)
+        """The index up to the mark is right; only what lies behind it in both files must be looked at."""
         self._replay_index(file_id, index, mark.index_end)
-        return self._apply(file_id, index, data_fd, walk, settled, mark.index_last)
+        self.data_last, self.index_last = mark.data_last, mark.index_last
+        if (os.fstat(data_fd).st_size, len(index)) == (mark.data_end, mark.index_end):
+            return mark
+        return self._onward(file_id, index, data_fd, mark.data_end, mark.index_end, verify=True)
 
-    def _from_data(self, file_id: int, index: bytes | None, data_fd: int, last: int | None) -> SegmentMark:
-        """Nothing vouches for the index: walk the data file whole and compare.
+    def _from_data(self, file_id: int, index: bytes | None, data_fd: int) -> SegmentMark:
+        """Nothing vouches for the index: go through both files whole.
 
-        Deletions stand in no index file, so all later files have to be walked, too.
+        Deletions stand in no index file, so all later files have to be gone through, too.
         """
-        self.changed = self.walked = True
-        rest = index_rest(index or b"", INDEX_HEADER.size)
-        first = last if last else None
+        self.walked = True
         # An index can speak for what a closed file holds; nothing but its payloads can without.
-        verify = file_id >= self.recent or not rest.by_offset
-        walk = walk_data_file(data_fd, DATA_HEADER.size, first, rest.ends(), verify=verify)
+        verify = file_id >= self.recent or index is None or len(index) <= INDEX_HEADER.size
+        return self._onward(file_id, index, data_fd, DATA_HEADER.size, INDEX_HEADER.size, verify=verify)
+
+    def _expect(self, index: bytes) -> None:
+        """Say how many keys may come from an index file, going by the length of the first."""
+        if len(index) > INDEX_HEADER.size:
+            records = len(index) // (INDEX_RECORD.size + index[INDEX_HEADER.size])
+            self.keys.expected = len(self.keys) + records
+
+    def _onward(
+        self, file_id: int, index: bytes | None, data_fd: int, start: int, index_at: int, *, verify: bool
+    ) -> SegmentMark:
+        """Take over what data and index say alike from there on, then walk what is left and compare."""
+        self.changed = True
+        whole, last = index or b"", self.data_last or None
+        if index_at == INDEX_HEADER.size:
+            self._expect(whole)
+        for key, offset, end, length, crc, timestamp, at, flags in agreed(
+            data_fd, start, last, whole, index_at, verify=verify
+        ):
+            start, last = end, offset
+            if not at:
+                self.drop(key)
+                continue
+            if flags & DELETED:
+                self.flagged.add(file_id << 32 | at)
+            self.put(key, (file_id, offset, length, crc, timestamp, at))
+            self.index_records += 1
+            self.index_last, index_at = at, at + INDEX_RECORD.size + len(key)
+        rest = index_rest(whole, index_at)
+        # An index record that speaks of what is settled already is wrong, and all behind it is written anew.
+        stale = [offset for offset in rest.by_offset if offset < start]
+        for offset in stale:
+            del rest.by_offset[offset]
+        walk = walk_data_file(data_fd, start, last, rest.ends(), verify=verify)
         strip_unpromised(walk, rest, self.promised(file_id), self.keys.__contains__)
-        if file_id >= self.recent:
+        if verify:
             strip_torn(walk, rest)
-        settled = settle(walk, rest) if index is not None else None
+        settled = settle(walk, rest) if index is not None and not stale else None
         if settled is None:
-            return self._rebuild(file_id, data_fd, walk, rest)
-        return self._apply(file_id, index or b"", data_fd, walk, settled, self.index_last)
+            return self._rebuild(file_id, data_fd, walk, rest, whole[:index_at])
+        return self._apply(file_id, whole, data_fd, walk, settled, self.index_last)
 
     def _from_index_alone(self, file_id: int, index: bytes | None) -> SegmentMark:
         """The data file is elsewhere: its keys are known, its values answer an error until it is back."""
@@ -172,17 +198,22 @@ class _Loader(PairFiles):
 
     def _replay_index(self, file_id: int, index: bytes, end: int) -> None:
         """Replay index records up to `end` as they stand, the way the original does."""
-        at = INDEX_HEADER.size
-        unpack, size = INDEX_RECORD.unpack_from, INDEX_RECORD.size
+        self._expect(index)
+        at, count = INDEX_HEADER.size, 0
+        unpack, size, put = INDEX_RECORD.unpack_from, INDEX_RECORD.size, self.keys.put
         while at + size <= end:
             key_bytes, data_offset, length, _, flags, _, timestamp, crc, _, _ = unpack(index, at)
-            key = index[at + size : at + size + key_bytes]
+            key_at = at + size
+            key = index[key_at : key_at + key_bytes]
             if flags & DELETED:
                 self.drop(key)
             else:
-                self.put(key, (file_id, data_offset, length, crc, timestamp, at))
-            at += size + key_bytes
-            self.index_records += 1
+                old = put(key, (file_id, data_offset, length, crc, timestamp, at))
+                if old is not None:
+                    self._superseded(old)
+            at = key_at + key_bytes
+            count += 1
+        self.index_records += count
 
     def _apply(
         self, file_id: int, index: bytes, data_fd: int, walk: Walk, settled: Settled, index_last: int
@@ -207,16 +238,17 @@ class _Loader(PairFiles):
     def _put_record(self, file_id: int, record: DataRecord, witness: Witness | None) -> None:
         index_offset = 0 if witness is None else witness.offset
         if witness is not None and witness.flags & DELETED:
-            self.flagged.add((file_id, index_offset))
+            self.flagged.add(file_id << 32 | index_offset)
         self.put(
             record.key,
             (file_id, record.offset, record.payload_bytes, record.crc, record.timestamp, index_offset),
         )
 
-    def _rebuild(self, file_id: int, data_fd: int, walk: Walk, rest: IndexRest) -> SegmentMark:
-        """Write the index file anew from the data; what only the index knows of damaged records goes in as well."""
+    def _rebuild(self, file_id: int, data_fd: int, walk: Walk, rest: IndexRest, settled: bytes) -> SegmentMark:
+        """Write the index file anew from the data, behind what of it is settled; what only the index knows of damaged
+        records goes in as well."""
         self.cut_data(file_id, data_fd, walk, 0)
-        body = bytearray(index_header(file_id))
+        body = bytearray(settled or index_header(file_id))
         last = self.index_last
         count = 0
         for record in reconciled(data_fd, walk, rest):
@@ -247,7 +279,7 @@ class _Loader(PairFiles):
         for key, (file_id, offset, _, _, _, index_offset) in self.keys.items():
             if not index_offset:
                 missing.setdefault(file_id, []).append((offset, key))
-            elif (file_id, index_offset) in self.flagged:
+            elif file_id << 32 | index_offset in self.flagged:
                 self._flag(file_id, index_offset, 0)
                 restored += 1
         for file_id, index_offset in self.superseded:
@@ -330,6 +362,7 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None, mode
     marks: dict[int, SegmentMark] = {}
     for number in sorted(numbers):
         marks[number] = loader.load(number, vouched.get(number))
+    loader.keys.expected = 0
     loader.finish(marks)
     number = max(marks)
     if loader.begin_anew(number):
