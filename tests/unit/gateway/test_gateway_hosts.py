@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,12 +21,14 @@ from fungistor.names.resolver import Resolver
 from fungistor.names.table import NameTable
 from fungistor.testing.memory_content import MemoryContent, Tree
 from gateway.hosts import PlaceKind, may_have_dnslink, parse_hosts
+from gateway.requests import Answer
 from gateway.settings import Settings
-from gateway.virtual_hosts import inline, uninline
+from gateway.virtual_hosts import Asked, decide, inline, uninline
 from tests.unit.gateway.live import serving
 from tests.unit.gateway.naming import EXPIRED, HOSTS, KEY, LOOP, NOWHERE, Named, TestDns, serving_names
 from tests.unit.names.signing import NOW_S
 
+SEED = 20_261_121
 LONG = CID(1, DAG_PB, bytes((0x13, 64)) + bytes(64))
 """A sha2-512, which no base writes in 63 letters."""
 
@@ -400,3 +404,27 @@ def test_tables_that_are_refused(text: str) -> None:
     """A table with a mistake is refused before anything is served."""
     with pytest.raises(InvalidError):
         parse_hosts(text)
+
+
+def test_no_host_and_no_path_is_a_surprise() -> None:
+    """Whatever Host and path come, it is decided or refused, and no redirect holds what could end a header."""
+    rng = random.Random(SEED)
+    table = parse_hosts(HOSTS)
+    words = [
+        *("example.com", "ipfs", "ipns", "bafkqaaa", "a-b", "..", "%2F", "%", "%0d%0a", ":80", "é", "/", ".", "-", "@"),
+        *("site.example.org", "x" * 70, "plain.example", "\r\n", "localhost", "[::1]", "QmX", str(LONG), KEY.text),
+    ]
+    for _ in range(4000):
+        host = ".".join(rng.choices(words, k=rng.randrange(1, 5)))
+        path = "/" + "/".join(rng.choices(words, k=rng.randrange(0, 5)))
+        asked = Asked(host, rng.choice(("http", "https")), path.encode(), "?q" if rng.random() < 0.3 else "")
+        known = rng.random() < 0.5
+        try:
+            decided = decide(table, asked, lambda _, known=known: known)  # type: ignore[misc]
+        except InvalidError:
+            continue
+        if isinstance(decided, Answer):
+            location = decided.headers["Location"]
+            assert location.isascii(), location
+            assert location.isprintable(), location
+            assert urlsplit(location).hostname is not None
