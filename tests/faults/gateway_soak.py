@@ -29,7 +29,7 @@ GRACE_S = 15.0
 """After more members than objects survive were away: until the last of them is found to be back."""
 
 DESCRIPTORS_KEPT_MAX = 160
-"""Idle connections of two workers to 20 members, a few each, and open segments of the cache. A leak is one a request."""
+"""Idle connections of two workers to 20 members, a few each, and open segments of the cache."""
 
 ABSENT = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 EXPLAINED = (503, 504)
