@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from fungistor.errors import FungiStorError, UnavailableError
+from fungistor.names.errors import NameTimeoutError
 from gateway import delegated, headers
 from gateway.backend import Content
 from gateway.delegated import Announcement, DelegatedRouting
@@ -120,14 +121,19 @@ class Gateway:
 
     async def _ask_dns(self, asked: Asked) -> bool:
         try:
-            return await anyio.to_thread.run_sync(
-                self._names.has_dnslink, bare(asked.host), limiter=self._dns_threads, abandon_on_cancel=True
-            )
-        except UnavailableError:
+            with anyio.fail_after(self.settings.dns_s):
+                return await anyio.to_thread.run_sync(
+                    self._names.has_dnslink, bare(asked.host), limiter=self._dns_threads, abandon_on_cancel=True
+                )
+        except (UnavailableError, TimeoutError) as error:
             # Who asks by CID need not wait for DNS to come back.
             if asked.is_content:
                 return False
-            raise
+            if isinstance(error, UnavailableError):
+                raise
+            raise NameTimeoutError(
+                f"nobody said within {self.settings.dns_s:g} s what {bare(asked.host)} is", retry_after_s=10
+            ) from None
 
     async def _serve_routing(self, exchange: Exchange) -> None:
         try:

@@ -68,6 +68,9 @@ class Settings:
     drain_s: int = 10
     """How long answers under way may take to end after SIGTERM."""
 
+    dns_s: float = 8.0
+    """For DNS to say what an unknown Host is, the wait in line before it included."""
+
     access_log: bool = False
 
     trusted_proxies: tuple[str, ...] = LOOPBACK

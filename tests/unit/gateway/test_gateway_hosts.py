@@ -251,6 +251,27 @@ def test_dns_that_fails(named: Named) -> None:
         assert (answer.status_code, answer.json()["phase"]) == (status, "resolve")
 
 
+def test_dns_that_is_slow() -> None:
+    """A Host that DNS does not explain in time is 504; content by CID waits no longer than that and is given."""
+    content = MemoryContent()
+    root = content.add_tree({"hello.txt": b"hello"}).cid
+    with serving_names(content, root, Settings(drain_s=2, dns_s=0.05)) as named:
+        answer = named.live.get("/", Host="held.example.net", Accept="application/json")
+        assert (answer.status_code, answer.json()["phase"]) == (504, "host")
+        assert named.live.get(f"/ipfs/{root}/hello.txt", Host="held.example.net").text == "hello"
+        named.dns.let_go.set()
+
+
+def test_a_hot_answer_is_of_its_host(named: Named) -> None:
+    """However often an answer was given, another Host, or a proxy that says one, still decides anew."""
+    target = f"/ipfs/{named.root}/hello.txt"
+    for _ in range(3):
+        assert named.live.get(target, Host="fake.domain.com").text == "hello"
+    assert named.live.get(target, Host="fake.domain.com", X_Forwarded_Host="example.com").status_code == 301
+    assert named.live.get(target, Host="example.com").status_code == 301
+    assert named.live.get(target, Host=named.subdomain).status_code == 404
+
+
 def test_hosts_that_give_blocks_alone(named: Named) -> None:
     """A trustless Host gives what can be verified and refuses the rest, below its subdomains, too."""
     root = named.root

@@ -174,6 +174,19 @@ def test_names_in_every_form() -> None:
                  CID(1, DAG_PB, name.multihash).text("base36")):  # fmt: skip
         assert parse_key(text) == name
     assert name_text(name).startswith("k51")
+    for text, canonical in (
+        (
+            "12D3KooWRBy97UB99e3J6hiPesre1MZeuNQvfan4gBziswrRJsNK",
+            "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8",
+        ),
+        (
+            "QmcJM7PRfkSbcM5cf1QugM5R37TLRKyJGgBEhXjLTB8uA2",
+            "k2k4r8ol4m8kkcqz509c1rcjwunebj02gcnm5excpx842u736nja8ger",
+        ),
+    ):
+        key = parse_key(text)
+        assert key is not None
+        assert name_text(key) == canonical
     for text in ("example.com", "12D3Koo", "Qm.example", "", "x" * 4000, "localhost"):
         assert parse_key(text) is None
 
