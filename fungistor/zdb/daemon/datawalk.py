@@ -127,7 +127,7 @@ def walk_data_file(fd: int, start: int, last: int | None, witnesses: Mapping[int
     return walk
 
 
-def ends_in_zeros(record: DataRecord) -> bool:
+def ends_in_zeros(record: DataRecord, least: int = _PIECE_BYTES_MIN) -> bool:
     """Whether a record's head runs into a page of which it has nothing but zeros, and its payload is zeros or none.
 
     Such a head may have lost its second page: nothing in it contradicts that, as zeros have the checksum 0.
@@ -137,7 +137,7 @@ def ends_in_zeros(record: DataRecord) -> bool:
         len(record.key), record.payload_bytes, record.previous, record.crc, record.flags, record.timestamp
     )
     tail = (head + record.key)[boundary:]
-    return record.crc == 0 and len(tail) >= _PIECE_BYTES_MIN and not any(tail)
+    return record.crc == 0 and len(tail) >= least and not any(tail)
 
 
 def _condemn(reader: _Reader, walk: Walk, bad: int, onward: int, witnesses: Mapping[int, int]) -> None:

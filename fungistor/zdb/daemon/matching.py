@@ -111,11 +111,17 @@ def strip_unpromised(walk: Walk, rest: IndexRest, promised: int, lives: Callable
 
 def strip_torn(walk: Walk, rest: IndexRest) -> None:
     """Take out records that may have lost a page of their head, unless the index has the same key for them."""
-    for record in [record for record in walk.records if ends_in_zeros(record)]:
+    stripped: set[int] = set()
+    for record in walk.records:
         witness = rest.by_offset.get(record.offset)
-        if witness is None or witness.key != record.key:
-            walk.records.remove(record)
-            walk.torn.append(record.offset)
+        # Where the index has another key, one byte that is missing is enough.
+        other = witness is not None and witness.key != record.key
+        missing = ends_in_zeros(record, 1) if other else witness is None and ends_in_zeros(record)
+        if missing:
+            stripped.add(record.offset)
+    if stripped:
+        walk.records = [record for record in walk.records if record.offset not in stripped]
+        walk.torn += sorted(stripped)
     kept = walk.records[-1].end if walk.records else 0
     torn = [offset for offset in walk.torn if offset >= kept]
     if torn and not any(offset >= kept for offset in walk.damaged):
