@@ -26,7 +26,6 @@ from gateway.names import Lifetime, Names
 from gateway.negotiation import Choice, Format, negotiate
 from gateway.paths import ContentPath
 from gateway.requests import Answer, Request, redirect
-from gateway.settings import Settings
 from gateway.sources import NoBlocks, RememberingSource
 
 _SUPERFLUOUS = re.compile(rb"^/ipfs/+(?=(?:ipfs|ipns)/)")
@@ -70,9 +69,7 @@ def preflight(request: Request) -> Answer | Wanted:
     return Wanted(path, choice)
 
 
-def answer(
-    request: Request, wanted: Wanted, content: Content, names: Names, settings: Settings, stack: ExitStack
-) -> Answer:
+def answer(request: Request, wanted: Wanted, content: Content, names: Names, stack: ExitStack) -> Answer:
     """Answer from the content. What must outlive this call, until the body is sent, is entered into `stack`."""
     request.phase = "resolve"
     if wanted.choice.format is Format.IPNS_RECORD:
@@ -83,7 +80,7 @@ def answer(
     try:
         source = RememberingSource(_open(content, root, stack))
         start = Start(root, site, lifetime, wanted.choice)
-        give = partial(answer_path, request, start=start, source=source, settings=settings, stack=stack)
+        give = partial(answer_path, request, start=start, source=source, stack=stack)
         made = _answer_site(request, wanted.path, start, source, give)
     except NotFoundError as error:
         if request.is_only_if_cached:

@@ -16,7 +16,6 @@ from gateway.names import Lifetime
 from gateway.negotiation import Choice, Format
 from gateway.paths import ContentPath
 from gateway.requests import Answer, Request
-from gateway.settings import Settings
 from gateway.symlinks import resolve_following
 
 _UNIXFS_CODECS = frozenset((RAW, DAG_PB))
@@ -34,14 +33,12 @@ class Start:
     choice: Choice
 
 
-def answer_path(
-    request: Request, path: ContentPath, start: Start, source: BlockSource, settings: Settings, stack: ExitStack
-) -> Answer:
+def answer_path(request: Request, path: ContentPath, start: Start, source: BlockSource, stack: ExitStack) -> Answer:
     """Answer with what stands at the path. What the body needs until it is sent is entered into `stack`."""
     segments, choice = (*start.site, *path.segments), start.choice
     if choice.format is Format.CAR:
         return car.answer(request, car.Walk(path, start.root, segments, choice, start.lifetime), source, stack)
-    if settings.follow_symlinks and choice.format is not Format.RAW:
+    if request.forms.follow_symlinks and choice.format is not Format.RAW:
         resolution = resolve_following(source, start.root, segments)
     else:
         resolution = resolve(source, start.root, segments)
@@ -51,7 +48,7 @@ def answer_path(
     if choice.format in (Format.TAR, Format.ZIP):
         return archive.answer(request, target, source)
     if target.cid.codec in _DOCUMENT_CODECS or choice.format in _IPLD_FORMATS:
-        return document.answer(request, target, source, converts=settings.converts_codecs)
+        return document.answer(request, target, source, converts=request.forms.convert)
     if target.cid.codec not in _UNIXFS_CODECS:
         raise RefusedError(
             406,

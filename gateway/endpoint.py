@@ -28,7 +28,7 @@ from gateway.negotiation import accepts
 from gateway.pages.problem import problem_page
 from gateway.paths import ContentPath
 from gateway.requests import Answer, Buffer, Request
-from gateway.settings import PIECE_BYTES, Settings
+from gateway.settings import PIECE_BYTES
 from gateway.steps import SourceStack, Step, take_step
 from gateway.streams import SlowReaderError, StalledBodyError, Streamer
 
@@ -235,7 +235,7 @@ class ContentEndpoint:
     ) -> None:
         await share.reserve()
         await anyio.to_thread.run_sync(
-            partial(_make, exchange.request, wanted, self._content, self._names, self._streamer.settings, stack, made),
+            partial(_make, exchange.request, wanted, self._content, self._names, stack, made),
             limiter=self._streamer.threads,
         )
         if made.is_late:
@@ -290,13 +290,12 @@ def _make(
     wanted: content_answers.Wanted,
     content: Content,
     names: Names,
-    settings: Settings,
     stack: SourceStack,
     made: _Made,
 ) -> None:
     """Run in a worker thread: the answer and its first bytes, so that a failure there still has a status."""
     try:
-        answer = content_answers.answer(request, wanted, content, names, settings, stack)
+        answer = content_answers.answer(request, wanted, content, names, stack)
         first = take_step(answer.chunks, stack, answer.first_bytes)
         if first.size == answer.length and not first.is_last:
             first.is_last = True

@@ -18,6 +18,19 @@ Buffer = bytes | memoryview
 _QUERY_FIELDS_MAX = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """What the operator lets content be beyond what every gateway gives."""
+
+    follow_symlinks: bool = False
+    """Symlinks in a path are followed within its root, as a web server would; other gateways give their text."""
+    convert: bool = False
+    """Documents are turned into each other's codec on request; otherwise 406, since the form has another hash."""
+
+
+AS_EVERY_GATEWAY = Forms()
+
+
 @dataclass(slots=True)
 class Request:
     """One request. `phase` says what is being done for it, for the error that may end it."""
@@ -31,6 +44,7 @@ class Request:
     request_id: str
     started_s: float
     phase: str = "request"
+    forms: Forms = AS_EVERY_GATEWAY
     trail: Trail = field(default_factory=Trail)
     mount: Mount = PATH_MOUNT
     """Where the content path stands: `raw_path` is the whole one even where the Host says a part of it."""

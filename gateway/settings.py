@@ -76,11 +76,5 @@ class Settings:
     trusted_proxies: tuple[str, ...] = LOOPBACK
     """Networks of proxies whose X-Forwarded-Host and X-Forwarded-Proto are believed."""
 
-    follow_symlinks: bool = False
-    """Symlinks in a path are followed within its root, as a web server would; other gateways give their text."""
-
-    converts_codecs: bool = False
-    """Documents are turned into each other's form on request; otherwise 406, since the form has another hash."""
-
     def __post_init__(self) -> None:
         assert self.buffered_bytes_max >= 4 * STEP_BYTES_MAX, "the budget must hold a few steps"

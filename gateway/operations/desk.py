@@ -196,6 +196,7 @@ class Desk:
         Raises: RefusedError.
         """
         guard.check_path(self._denylists.rules, path)
+        request.forms = self._rules.forms
         foreign.own_only.set(request.is_only_if_cached)
         if self._authorization is not None:
             await self._authorization.check(

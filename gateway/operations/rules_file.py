@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from fungistor.dag.cid import CID
 from fungistor.errors import InvalidError
 from fungistor.limits import MIB
+from gateway.requests import AS_EVERY_GATEWAY, Forms
 
 FILE_NAME = "gateway.toml"
 FILE_BYTES_MAX = 1 * MIB
@@ -58,6 +59,7 @@ class OperatorRules:
     foreign_timeout_s: float = FOREIGN_TIMEOUT_S
     access_log: bool | None = None
     """None: as the command line says."""
+    forms: Forms = AS_EVERY_GATEWAY
 
 
 def load_rules(path: str) -> OperatorRules:
@@ -88,13 +90,14 @@ class _Reader:
         self._path = path
 
     def rules(self, table: dict[str, object]) -> OperatorRules:
-        self._known("", table, {"limits", "proxies", "denylists", "authorization", "foreign", "log"})
+        self._known("", table, {"limits", "proxies", "denylists", "authorization", "foreign", "log", "forms"})
         limits = self._section(table, "limits", {"requests", "client_requests", "client_rate", "client_burst", "hosts"})
         proxies = self._section(table, "proxies", {"trusted"})
         lists = self._section(table, "denylists", {"folders"})
         leave = self._section(table, "authorization", {"url", "timeout_s"})
         foreign = self._section(table, "foreign", {"gateways", "roots", "bytes", "timeout_s"})
         roots = self._texts(foreign, "roots", "foreign")
+        forms = self._section(table, "forms", {"follow_symlinks", "convert"})
         return OperatorRules(
             requests=self._count(limits, "requests", "limits"),
             client_requests=self._count(limits, "client_requests", "limits"),
@@ -113,6 +116,10 @@ class _Reader:
             foreign_bytes=self._count(foreign, "bytes", "foreign") or FOREIGN_BYTES,
             foreign_timeout_s=self._number(foreign, "timeout_s", "foreign") or FOREIGN_TIMEOUT_S,
             access_log=self._flag(self._section(table, "log", {"access"}), "access", "log"),
+            forms=Forms(
+                follow_symlinks=self._flag(forms, "follow_symlinks", "forms") or False,
+                convert=self._flag(forms, "convert", "forms") or False,
+            ),
         )
 
     def _section(self, table: dict[str, object], name: str, known: set[str]) -> dict[str, object]:

@@ -16,7 +16,7 @@ from fungistor.dag.importer import Link
 from fungistor.dag.profiles import DEFAULT_PROFILE
 from fungistor.dag.walk import resolve
 from fungistor.testing.memory_content import MemoryContent, MemorySource, Symlink
-from gateway.settings import Settings
+from gateway.operations.desk import DeskFiles
 from tests.unit.gateway.live import Live, serving
 
 SMALL = dataclasses.replace(
@@ -76,7 +76,7 @@ def put(content: MemoryContent, codec: int, block: bytes) -> CID:
 
 
 @contextmanager
-def formats_site(settings: Settings | None = None) -> Iterator[Site]:
+def formats_site(files: DeskFiles | None = None) -> Iterator[Site]:
     """Serve it."""
     content = MemoryContent()
     tree = content.add_tree(
@@ -104,7 +104,7 @@ def formats_site(settings: Settings | None = None) -> Iterator[Site]:
     )
     json_leaf = put(content, DAG_JSON, b'{"hello":"this is not a link"}')
     dag_json = put(content, DAG_JSON, json.dumps({"foo": {"link": {"bar": {"/": str(json_leaf)}}}}).encode())
-    with serving(content, settings) as live:
+    with serving(content, files=files) as live:
         yield Site(
             live, content, tree.cid, sharded.cid, names, holed.cid, hole, cbor, dag_json,
             put(content, JSON, JSON_TEXT), put(content, CBOR, PLAIN_CBOR),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from fungistor.dag.importer import Link
 from fungistor.testing.memory_content import MemoryContent, Symlink
-from gateway.settings import Settings
+from gateway.operations.desk import DeskFiles
 from tests.unit.gateway.formats_site import JSON_TEXT, MULTI, SMALL, Site, directory_of, formats_site
 from tests.unit.gateway.live import serving
 
@@ -123,7 +124,7 @@ def test_refused_limits(site: Site, limit: str) -> None:
         ("folder/multi.bin", 200, MULTI),
     ],
 )
-def test_followed_symlinks(path: str, status: int, body: bytes | None) -> None:
+def test_followed_symlinks(path: str, status: int, body: bytes | None, tmp_path: Path) -> None:
     """Where the operator lets them be, symlinks are followed: within the root, and not for ever."""
     content = MemoryContent()
     root = content.add_tree(
@@ -140,7 +141,9 @@ def test_followed_symlinks(path: str, status: int, body: bytes | None) -> None:
         },
         SMALL,
     )
-    with serving(content, Settings(drain_s=2, follow_symlinks=True)) as live:
+    rules = tmp_path / "gateway.toml"
+    rules.write_text("[forms]\nfollow_symlinks = true\n")
+    with serving(content, files=DeskFiles(str(rules))) as live:
         answer = live.get(f"/ipfs/{root.cid}/{path}")
     assert answer.status_code == status
     assert body is None or answer.content == body

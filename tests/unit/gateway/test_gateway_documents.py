@@ -9,7 +9,7 @@ import pytest
 
 from fungistor.dag.cid import CID
 from fungistor.dag.links import links
-from gateway.settings import Settings
+from gateway.operations.desk import DeskFiles
 from tests.unit.gateway.formats_site import JSON_TEXT, PLAIN_CBOR, Site, formats_site
 
 IMMUTABLE = "public, max-age=29030400, immutable"
@@ -24,8 +24,10 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def converting() -> Iterator[Site]:
-    with formats_site(Settings(drain_s=2, converts_codecs=True)) as made:
+def converting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    rules = tmp_path_factory.mktemp("home") / "gateway.toml"
+    rules.write_text("[forms]\nconvert = true\n")
+    with formats_site(DeskFiles(str(rules))) as made:
         yield made
 
 
