@@ -20,8 +20,8 @@ from fungistor.zdb.daemon.wire import error as error_reply
 
 CONNECTIONS_MAX: Final = 10_000
 """Unless told otherwise, and as far as descriptors allow: each takes some 3 KiB, with TLS 300."""
-_DESCRIPTORS_KEPT: Final = 192
-"""For files, hooks and the daemon itself, beside two a namespace."""
+_DESCRIPTORS_KEPT: Final = 384
+"""For files, hooks and the daemon itself; half of them all where there are few."""
 _BACKLOG: Final = 512
 _TLS_NAME: Final = "tls"
 """A passed socket of this name (FileDescriptorName=) serves TLS."""
@@ -45,14 +45,9 @@ class Door:
 
     def __init__(self, hub: Hub, limit: int) -> None:
         self._hub = hub
-        self._limit = limit or CONNECTIONS_MAX
-        self._descriptors = raise_descriptor_limit()
-
-    @property
-    def limit(self) -> int:
+        descriptors = raise_descriptor_limit()
+        self.limit = min(limit or CONNECTIONS_MAX, max(descriptors - _DESCRIPTORS_KEPT, descriptors // 2))
         """How many connections are served at a time."""
-        namespaces = len(self._hub.context.store.namespaces)
-        return max(min(self._limit, self._descriptors - 2 * namespaces - _DESCRIPTORS_KEPT), 1)
 
     def __call__(self) -> asyncio.BaseProtocol:
         hub, limit = self._hub, self.limit

@@ -1,0 +1,39 @@
+"""The service unit of the operators' page: systemd takes it, and its command line is one that the daemon takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fungistor.zdb.daemon.arguments import parse_arguments
+
+PAGE = Path(__file__).parents[3] / "docs" / "operating.md"
+
+
+def _unit() -> str:
+    found = re.search(r"```ini\n(\[Unit\].*?)```", PAGE.read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_its_command_line_is_understood(tmp_path: Path) -> None:
+    """Every flag of ExecStart is one of ours, with the password from a credential."""
+    (line,) = [line for line in _unit().splitlines() if line.startswith("ExecStart=")]
+    (tmp_path / "admin").write_text("secret\n")
+    words = shlex.split(line.replace("%S", "/var/lib").replace("%d", str(tmp_path)))
+    config = parse_arguments(words[2:])
+    assert (config.admin, config.protect, config.listen) == ("secret", True, "::")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_systemd_takes_it(tmp_path: Path) -> None:
+    """systemd finds nothing wrong in it."""
+    unit = tmp_path / "zdb.service"
+    unit.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", _unit()))
+    found = subprocess.run(["systemd-analyze", "verify", str(unit)], check=False, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
