@@ -236,7 +236,13 @@ class _Daemon:
             loop.call_later(_SAME_SIGNAL_S, self._release_signals, loop)
             stop.set()
 
-        def on_reload() -> None:
+        terminal = self._config.logfile is None and os.isatty(2)
+
+        def on_hang_up() -> None:
+            if terminal and not os.isatty(2):
+                # The terminal is gone, and with it the person who started this.
+                on_stop(signal.SIGHUP)
+                return
             task = loop.create_task(self._reload(listeners))
             reloads.add(task)
             task.add_done_callback(reloads.discard)
@@ -247,7 +253,7 @@ class _Daemon:
                 loop.add_signal_handler(number, on_stop, number)
                 self._handled.append(number)
         # Rotating logs is asked of every daemon that way, and the original would die of it.
-        loop.add_signal_handler(signal.SIGHUP, on_reload)
+        loop.add_signal_handler(signal.SIGHUP, on_hang_up)
 
     def _begin_end(self) -> None:
         if self._watch is not None:

@@ -227,6 +227,25 @@ def test_a_person_at_a_terminal_reads_text(tmp_path: Path) -> None:
     assert b"\x1b" not in said
 
 
+def test_a_terminal_that_is_closed_stops_it(tmp_path: Path) -> None:
+    """SIGHUP from a terminal that is gone is a clean stop; while it is there, it is a reload."""
+    master, slave = os.openpty()
+    words = [*("--data", f"{tmp_path}/d"), *("--index", f"{tmp_path}/i"), *("--port", "0")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fungistor.zdb.daemon", *words], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    with os.fdopen(master, "rb", buffering=0) as terminal:
+        said = b""
+        for wanted in (b"serving on 127.0.0.1", b"opened again"):
+            while wanted not in said:
+                said += terminal.read(1000)
+            if wanted != b"opened again":
+                process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(DEADLINE_S) == 0
+
+
 # flags that act while it runs
 
 
