@@ -27,7 +27,7 @@ class Config:
     gateway_workers: int = 2
     gateway_cache_bytes: int = 1 << 30
     """What was read through the gateway and is kept on disk, sealed; 0: nothing."""
-    gateway_memory_bytes: int = 48 << 20
+    gateway_memory_bytes: int = 16 << 20
     """Opened blocks kept in memory, each gateway worker."""
     lat: float | None = None
     lon: float | None = None

@@ -54,6 +54,7 @@ class Tally:
     memory: list[tuple[float, int]] = field(default_factory=list)
     descriptors_before: int = 0
     descriptors_after: int = 0
+    clients_left: int = 0
     harm: Counter[str] = field(default_factory=Counter)
 
     def slope_mib_per_minute(self, after_s: float) -> float:
@@ -95,10 +96,9 @@ class Soak:
             for work in works:
                 work.result()
         deadline = time.monotonic() + 90
-        while (
-            self._descriptors() > self.tally.descriptors_before + DESCRIPTORS_KEPT_MAX and time.monotonic() < deadline
-        ):
+        while self._clients() and time.monotonic() < deadline:
             threading.Event().wait(0.5)
+        self.tally.clients_left = self._clients()
         self.tally.descriptors_after = self._descriptors()
         return self.tally
 
@@ -277,6 +277,15 @@ class Soak:
 
     def _descriptors(self) -> int:
         return sum(process.num_fds() for process in self._workers())
+
+    def _clients(self) -> int:
+        """Connections of clients that a worker still holds, the kept ones of this process included."""
+        port = int(self._up.gateway.rsplit(":", 1)[1])
+        return sum(
+            peer.laddr[1] == port and peer.status != psutil.CONN_LISTEN
+            for process in self._workers()
+            for peer in process.net_connections("tcp")
+        )
 
     def _publish(self, size: int) -> File:
         data = self._chance.randbytes(size)

@@ -24,6 +24,7 @@ def _run(folder: Path, seed: int, seconds: float) -> Tally:
     print(f"descriptors {tally.descriptors_before} -> {tally.descriptors_after}")
     assert tally.wrong == [], f"seed {seed}"
     assert tally.unexplained == [], f"seed {seed}"
+    assert tally.clients_left == 0, f"seed {seed}"
     assert tally.descriptors_after <= tally.descriptors_before + DESCRIPTORS_KEPT_MAX, f"seed {seed}"
     return tally
 
