@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
@@ -106,6 +107,20 @@ def read_file(path: str) -> bytes | None:
         return None
 
 
+def open_file(path: str) -> int:
+    """Open a file for reading and writing, or for reading alone where the disk or its owner allows no more.
+
+    Raises:
+        OSError: it cannot be read either.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 class Pair(Protocol):
     """A newest pair of files that is open."""
 
@@ -152,7 +167,7 @@ class OpenFiles:
         if fd is not None:
             self._fds.move_to_end(path)
             return fd
-        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        fd = open_file(path) if writable else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._fds[path] = fd
         if len(self._fds) > _OPEN_FILES_MAX:
             os.close(self._fds.popitem(last=False)[1])

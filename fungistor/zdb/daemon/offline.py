@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from fungistor.errors import InvalidError
+from fungistor.errors import FailedError, InvalidError
 from fungistor.zdb.daemon.compaction import DEAD_PERCENT, Outcome, check_allowed, compact_now
 from fungistor.zdb.daemon.datawalk import walk_data_file
 from fungistor.zdb.daemon.files import close_all, read_file
@@ -173,6 +173,8 @@ def compact(
         PassEnded: the disk refused.
     """
     with _opened(data, index, progress) as store:
+        if store.readonly:
+            raise FailedError(f"{data} or {index} lies on a read-only file system", hint="copy the folders elsewhere")
         for name, namespace in list(store.namespaces.items()):
             shown = os.fsdecode(name)
             if namespace.descriptor.history and not force:

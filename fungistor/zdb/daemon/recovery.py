@@ -173,14 +173,14 @@ class _Loader(PairFiles):
         """The data file is elsewhere: its keys are known, its values answer an error until it is back."""
         path = f"{self.index_path}/i{file_id}"
         if index is None:
-            replace_file(path, index_header(file_id), sync=False)
+            if self.may_write():
+                replace_file(path, index_header(file_id), sync=False)
             index = index_header(file_id)
-            self.changed = True
         rest = index_rest(index, INDEX_HEADER.size)
         if rest.end < len(index):
             self.report.append(f"i{file_id}: {len(index) - rest.end} bytes of a torn record dropped")
-            os.truncate(path, rest.end)
-            self.changed = True
+            if self.may_write():
+                os.truncate(path, rest.end)
         self._replay_index(file_id, index, rest.end)
         self.index_last = rest.last or self.index_last
         if rest.by_offset:
@@ -190,8 +190,9 @@ class _Loader(PairFiles):
     def _never_written(self, file_id: int) -> SegmentMark:
         """The data file was made after the last barrier and its entry never reached the disk: the index speaks of
         values that do not count."""
-        os.close(create_file(f"{self.data_path}/d{file_id}", data_header(file_id)))
-        replace_file(f"{self.index_path}/i{file_id}", index_header(file_id), sync=False)
+        if self.may_write():
+            os.close(create_file(f"{self.data_path}/d{file_id}", data_header(file_id)))
+            replace_file(f"{self.index_path}/i{file_id}", index_header(file_id), sync=False)
         self.report.append(f"d{file_id} was never wholly written: begun anew with i{file_id}")
         self.changed = True
         return SegmentMark(file_id, DATA_HEADER.size, 0, INDEX_HEADER.size, 0, 0)
@@ -220,8 +221,7 @@ class _Loader(PairFiles):
     ) -> SegmentMark:
         """Replay the walked records with their index records, and cut both files where they end."""
         self.cut_data(file_id, data_fd, walk, settled.lost)
-        if settled.index_end < len(index):
-            self.changed = True
+        if settled.index_end < len(index) and self.may_write():
             os.truncate(f"{self.index_path}/i{file_id}", settled.index_end)
         for record in walk.records:
             witness = settled.matched.get(record.offset)
@@ -263,7 +263,8 @@ class _Loader(PairFiles):
             self.put(record.key, (file_id, record.offset, record.payload_bytes, record.crc, record.timestamp, offset))
             last = offset
             count += 1
-        replace_file(f"{self.index_path}/i{file_id}", bytes(body), sync=False)
+        if self.may_write():
+            replace_file(f"{self.index_path}/i{file_id}", bytes(body), sync=False)
         self.report.append(f"i{file_id} rebuilt from d{file_id}: {count} records")
         self.index_records += count
         self.index_last, self.data_last, self.changed = last, walk.last, True
@@ -292,7 +293,8 @@ class _Loader(PairFiles):
             self.report.append(f"{len(self.superseded)} index records marked as superseded")
 
     def _flag(self, file_id: int, index_offset: int, flags: int) -> None:
-        self.changed = True
+        if not self.may_write():
+            return
         fd = os.open(f"{self.index_path}/i{file_id}", os.O_RDWR | os.O_CLOEXEC)
         try:
             os.pwrite(fd, bytes([flags]), index_offset + INDEX_FLAGS_AT)
@@ -301,7 +303,9 @@ class _Loader(PairFiles):
 
     def _add_records(self, mark: SegmentMark, keys: list[bytes]) -> SegmentMark:
         """Append index records for live values that the index did not know."""
-        self.changed = True
+        if not self.may_write():
+            self.report.append(f"i{mark.file_id} lacks {len(keys)} records: scans do not find them")
+            return mark
         self.report.append(f"i{mark.file_id}: {len(keys)} records added that only d{mark.file_id} had")
         body = bytearray()
         last = mark.index_last
@@ -323,11 +327,14 @@ class _Loader(PairFiles):
         return SegmentMark(mark.file_id, mark.data_end, mark.data_last, mark.index_end + len(body), last, 0)
 
 
-def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None, mode: int | None = None) -> Recovered:
+def recover(
+    index_path: str, data_path: str, checkpoint: Checkpoint | None, mode: int | None = None, *, readonly: bool = False
+) -> Recovered:
     """Read and mend the files of one namespace; with none there, create the first pair.
 
     Args:
         mode: the only mode that is served; None where each namespace has its own.
+        readonly: nothing can be written: what would be mended is right in memory alone.
 
     Raises:
         FailedError: a file is of a version or mode that is not supported.
@@ -335,7 +342,7 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None, mode
     """
     numbers = file_numbers(index_path, data_path)
     report: list[str] = []
-    drop_stillborn(index_path, data_path, numbers, report)
+    drop_stillborn(index_path, data_path, numbers, report, readonly=readonly)
     actual = _mode_of(index_path, data_path, numbers, mode)
     if mode not in (None, actual):
         raise FailedError(
@@ -350,15 +357,15 @@ def recover(index_path: str, data_path: str, checkpoint: Checkpoint | None, mode
     flushed = load_flushed(index_path)
     elsewhere = newest in vouched or newest < durable
     changed = not numbers
-    if not numbers or (elsewhere and not os.path.exists(f"{data_path}/d{newest}")):
+    if not numbers or (elsewhere and not readonly and not os.path.exists(f"{data_path}/d{newest}")):
         newest += 1 if numbers else 0
         create_pair(index_path, data_path, newest, actual)
         numbers.add(newest)
         changed = True
     if actual == MODE_SEQUENTIAL:
-        walker = SequentialLoader(index_path, data_path, actual, report, changed, durable, recent, flushed)
+        walker = SequentialLoader(index_path, data_path, actual, report, changed, durable, recent, flushed, readonly)
         return walker.load(sorted(numbers), vouched)
-    loader = _Loader(index_path, data_path, actual, report, changed, durable, recent, flushed)
+    loader = _Loader(index_path, data_path, actual, report, changed, durable, recent, flushed, readonly)
     marks: dict[int, SegmentMark] = {}
     for number in sorted(numbers):
         marks[number] = loader.load(number, vouched.get(number))

@@ -11,7 +11,7 @@ from typing import Final
 
 from fungistor.errors import FailedError
 from fungistor.zdb.daemon.datawalk import Walk
-from fungistor.zdb.daemon.files import create_file, read_file, write_all
+from fungistor.zdb.daemon.files import create_file, open_file, read_file, write_all
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
     DATA_MAGIC,
@@ -66,8 +66,15 @@ class PairFiles:
     """From here on payloads are checked."""
     flushed: tuple[int, int] | None = None
     """The data file, and the end in it, up to which a barrier covered all; None where nobody noted that."""
+    readonly: bool = False
+    """Whether the files cannot be changed."""
     holed: set[int] = field(default_factory=set)
     """Data files with places that a walk gets past only by what it knows besides."""
+
+    def may_write(self) -> bool:
+        """Whether a mend may be written; on a disk that is read-only it is made in memory alone."""
+        self.changed = True
+        return not self.readonly
 
     def index_bytes(self, file_id: int) -> bytes | None:
         """Return the index file whole, or None when it is missing or no index file at all.
@@ -105,7 +112,7 @@ class PairFiles:
         """
         path = f"{self.data_path}/d{file_id}"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = open_file(path)
         except FileNotFoundError:
             return None
         head = os.pread(fd, DATA_HEADER.size, 0)
@@ -127,8 +134,8 @@ class PairFiles:
             )
         if (magic, version, number) != (DATA_MAGIC, DATA_VERSION, file_id):
             self.report.append(f"d{file_id} has a damaged header ({len(head)} bytes of it): written anew")
-            write_all(fd, [data_header(file_id)], 0)
-            self.changed = True
+            if self.may_write():
+                write_all(fd, [data_header(file_id)], 0)
         return fd
 
     def _begins_as(self, fd: int, number: int) -> bool:
@@ -150,8 +157,8 @@ class PairFiles:
     def cut_data(self, file_id: int, data_fd: int, walk: Walk, lost: int) -> None:
         size = os.fstat(data_fd).st_size
         if size > walk.end:
-            self.changed = True
-            os.ftruncate(data_fd, walk.end)
+            if self.may_write():
+                os.ftruncate(data_fd, walk.end)
             self.report.append(f"d{file_id}: {size - walk.end} bytes behind the last whole record dropped")
         if lost:
             self.report.append(f"i{file_id}: {lost} records dropped whose values are not in d{file_id}")
@@ -161,7 +168,7 @@ class PairFiles:
 
         Nothing that is promised from now on lies behind a place that a walk without an index may not get past.
         """
-        if newest not in self.holed:
+        if newest not in self.holed or not self.may_write():
             return False
         try:
             create_pair(self.index_path, self.data_path, newest + 1, self.mode)
@@ -221,7 +228,9 @@ def begins_with_id(data_path: str, numbers: set[int]) -> bool:
     return False
 
 
-def drop_stillborn(index_path: str, data_path: str, numbers: set[int], report: list[str]) -> None:
+def drop_stillborn(
+    index_path: str, data_path: str, numbers: set[int], report: list[str], *, readonly: bool = False
+) -> None:
     """Remove a newest pair that a crash or a full disk left half made and empty: completing it would need space."""
     if not numbers:
         return
@@ -230,7 +239,7 @@ def drop_stillborn(index_path: str, data_path: str, numbers: set[int], report: l
     sizes = [os.path.getsize(path) if os.path.exists(path) else 0 for path in paths]
     if sizes[0] > DATA_HEADER.size or sizes[1] > INDEX_HEADER.size or sizes == [DATA_HEADER.size, INDEX_HEADER.size]:
         return
-    for path in paths:
+    for path in paths if not readonly else ():
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     numbers.discard(newest)

@@ -278,7 +278,8 @@ class SequentialLoader(PairFiles):
             except FileNotFoundError:
                 same = False
             if not same:
-                replace_file(path, whole, sync=False)
+                if self.may_write():
+                    replace_file(path, whole, sync=False)
                 self.report.append(f"i{number} set right from the data: {self._count - self.firsts[number]} slots on")
 
     def _recovered(self, numbers: list[int], marks: dict[int, SegmentMark]) -> Recovered:

@@ -19,6 +19,7 @@ from fungistor.zdb.daemon.files import (
     OpenFiles,
     close_all,
     create_file,
+    open_file,
     sync_directory,
     sync_file,
     write_all,
@@ -160,9 +161,9 @@ class Segments:
         if self._closed:
             # A reply still being made must not read what lies under these names next.
             raise OSError(errno.EBADF, "namespace is closed")
-        index_fd = os.open(f"{self.index_path}/i{self.ends.file_id}", os.O_RDWR | os.O_CLOEXEC)
+        index_fd = open_file(f"{self.index_path}/i{self.ends.file_id}")
         try:
-            self._data_fd = os.open(f"{self.data_path}/d{self.ends.file_id}", os.O_RDWR | os.O_CLOEXEC)
+            self._data_fd = open_file(f"{self.data_path}/d{self.ends.file_id}")
         except OSError:
             os.close(index_fd)
             raise

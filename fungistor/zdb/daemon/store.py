@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -67,12 +68,17 @@ class Store:
         self._datasize = datasize
         self.durable = durable
         self._mode = mode
+        self.readonly = False
+        """Whether nothing can be written here: a mounted snapshot, or a disk that the kernel gave up on."""
         self._open_files = OpenFiles()
         self._locks: list[int] = []
         try:
             for root in (index_root, data_root):
                 self._make_folder(root)
                 self._locks.append(lock_folder(root))
+                self.readonly |= not os.access(root, os.W_OK)
+            if self.readonly:
+                self.report.append("the folders are read-only: values are served, writes are refused")
             self._open_all()
         except OSError as error:
             self._abandon()
@@ -142,7 +148,7 @@ class Store:
         """Write checkpoints, close all files and release the directories. Data must be durable already."""
         for namespace in self.namespaces.values():
             segments = namespace.segments
-            if not namespace.broken and not namespace.unflagged:
+            if not namespace.broken and not namespace.unflagged and not self.readonly:
                 # Without a checkpoint the next start walks the data: slower, as right.
                 with contextlib.suppress(OSError):
                     if self.durable:
@@ -202,7 +208,7 @@ class Store:
         self._finish_flush(index_path, data_path)
         report: list[str] = []
         checkpoint = load_checkpoint(index_path, report)
-        found = recover(index_path, data_path, checkpoint, self._mode)
+        found = recover(index_path, data_path, checkpoint, self._mode, readonly=self.readonly)
         report += found.report
         descriptor = self._descriptor(name, index_path, checkpoint, report, empty=not found.keys)
         namespace = Namespace(
@@ -237,7 +243,7 @@ class Store:
         segments.close()
         report: list[str] = []
         checkpoint = load_checkpoint(segments.index_path, report)
-        found = recover(segments.index_path, segments.data_path, checkpoint, self._mode)
+        found = recover(segments.index_path, segments.data_path, checkpoint, self._mode, readonly=self.readonly)
         descriptor = self._descriptor(namespace.name, segments.index_path, checkpoint, report, empty=not found.keys)
         namespace.descriptor = descriptor
         namespace.adopt(*self._opened(segments.index_path, segments.data_path, found), found.slots, found.index_records)
@@ -299,6 +305,8 @@ class Store:
         """Flush what is there: a SET of a value that a crashed run left unflushed writes nothing, and yet a barrier
         must cover it."""
         segments = namespace.segments
+        if self.readonly:
+            return
         if self.durable:
             for file_id in range(segments.ends.file_id + 1):
                 with contextlib.suppress(FileNotFoundError):
@@ -357,7 +365,15 @@ def lock_folder(root: str) -> int:
         ConflictError: another process has it.
     """
     path = f"{root}/{_LOCK_NAME}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
+    try:
+        fd = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH
+        )
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        # Nobody can write there; a lock on what can be opened still keeps a second daemon away.
+        fd = os.open(path if os.path.exists(path) else root, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

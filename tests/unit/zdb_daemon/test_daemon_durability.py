@@ -315,3 +315,53 @@ def test_a_namespace_is_typed(tmp_path: Path) -> None:
     assert entry is not None
     assert namespace.read(b"k", entry) == kept
     store.close()
+
+
+@pytest.mark.skipif(not is_root(), reason="mounting a small disk takes root")
+@pytest.mark.parametrize("clean", [True, False], ids=["closed", "killed"])
+def test_a_read_only_disk_is_served(tmp_path: Path, clean: bool) -> None:
+    """On a disk that became read-only, also after a crash with a torn tail and a lost index record, every value
+    is served, writes are refused in the original's words, and nothing is changed."""
+    home, disk = tmp_path / "z", tmp_path / "disk"
+    home.mkdir()
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        for name in ("data", "index"):
+            (disk / name).mkdir()
+            (home / name).symlink_to(disk / name)
+        with daemon(home) as server:
+            client = server.client()
+            for number in range(20):
+                assert client.call("SET", f"key-{number}", bytes([number]) * 1000) == f"key-{number}".encode()
+            assert client.call("DEL", "key-0") == b"OK"
+            if clean:
+                assert server.stop() == 0
+            else:
+                server.kill()
+                index, data = disk / "index" / "default" / "i0", disk / "data" / "default" / "d0"
+                os.truncate(index, index.stat().st_size - 50)
+                with data.open("ab") as file:
+                    file.write(b"torn")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        before = {path: path.read_bytes() for path in sorted(disk.rglob("*")) if path.is_file()}
+        with daemon(home) as server:
+            client = server.client()
+            for number in range(1, 20):
+                assert client.call("GET", f"key-{number}") == bytes([number]) * 1000
+            assert client.call("GET", "key-0") is None
+            assert client.call("DBSIZE") == 19
+            for _ in range(2):
+                assert client.error("SET", "new", "value") == "Cannot write data right now"
+                assert client.error("DEL", "key-1") == "Cannot delete key (data)"
+            assert client.error("NSNEW", "other") == "Could not create namespace"
+            assert isinstance(client.call("SCAN"), list)
+            assert client.call("GET", "key-1") == bytes([1]) * 1000
+            assert "read-only" in server.log.read_text()
+            with pytest.raises(RuntimeError, match="in use by another daemon"):
+                Daemon(home)
+            server.stop()
+        assert before == {path: path.read_bytes() for path in sorted(disk.rglob("*")) if path.is_file()}
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
