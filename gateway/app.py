@@ -107,6 +107,7 @@ class Gateway:
     async def _decide(self, request: Request, scheme: str) -> Decision:
         """Ask the hostname layer. A DNSLink that nobody here knows yet is asked for in a thread."""
         host, scheme = self.desk.trusted.host_and_scheme(request, scheme)
+        check_host(host)  # before anything remembers it
         asked = Asked(
             host, scheme, request.raw_path, request.suffix, is_verifiable(request.query.get("format"), request.accept)
         )

@@ -11,11 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from fungistor.errors import InvalidError
 
 HOSTS_BYTES_MAX = 1 << 20
 HOSTS_MAX = 10_000
+REMEMBERED_MAX = 1024
+"""Hosts whose place is remembered: the same few come again and again, and a place takes tens of microseconds."""
 
 _KEYS = {"Paths", "UseSubdomains", "NoDNSLink", "InlineDNSLink", "DeserializedResponses"}
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
@@ -69,9 +72,19 @@ class HostTable:
         self._exact = {name: config for name, config in hosts.items() if not name.startswith("*.")}
         self._wild = {name[2:]: config for name, config in hosts.items() if name.startswith("*.")}
         self.unknown = HostConfig(no_dnslink=no_dnslink)
+        self._places: dict[str, Place] = {}
 
     def place(self, host: str) -> Place:
         """Tell what a Host (with or without its port) is. The longest gateway name under a subdomain wins."""
+        known = self._places.get(host)
+        if known is None:
+            known = self._place(host)
+            if len(self._places) >= REMEMBERED_MAX:
+                self._places.clear()
+            self._places[host] = known
+        return known
+
+    def _place(self, host: str) -> Place:
         name = host.lower().rstrip(".")
         config = self._find(name)
         if config is not None:
@@ -112,6 +125,7 @@ def is_address(host: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=REMEMBERED_MAX)
 def may_have_dnslink(host: str) -> bool:
     """Tell whether DNS could know this Host: a name of several labels that is no address."""
     name = without_port(host).rstrip(".")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fungistor.dag.cid import CID, LIBP2P_KEY
 from fungistor.errors import InvalidError
@@ -16,7 +17,7 @@ from fungistor.names.dnslink import DOMAIN_NAME
 from fungistor.names.key import name_text, parse_key
 from gateway import paths
 from gateway.errors import RefusedError
-from gateway.hosts import HostConfig, HostTable, Place, PlaceKind, is_address, may_have_dnslink
+from gateway.hosts import REMEMBERED_MAX, HostConfig, HostTable, Place, PlaceKind, is_address, may_have_dnslink
 from gateway.mounts import PATH_MOUNT, Mount, Standing
 from gateway.requests import Answer, redirect
 
@@ -151,12 +152,8 @@ def _root_of_label(asked: Asked, place: Place) -> str | Answer:
     """Say which root a label means, or redirect to the label that it should be."""
     label = place.label
     if place.namespace == "ipfs":
-        try:
-            cid = CID.parse(label)
-        except InvalidError as error:
-            raise _invalid_path(f"/ipfs/{label}", error) from error
         # What is said in another base or version has one origin, not two.
-        wanted = dns_label(cid)
+        wanted = _label_of_cid(label)
         return wanted if wanted == label.lower() else _moved(asked, place, "ipfs", wanted)
     key = parse_key(label)
     if key is not None:
@@ -168,6 +165,16 @@ def _root_of_label(asked: Asked, place: Place) -> str | Answer:
         # A wildcard certificate covers one label.
         return _moved(asked, place, "ipns", inline(label))
     return name.lower()
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def _label_of_cid(label: str) -> str:
+    try:
+        return dns_label(CID.parse(label))
+    except RefusedError:
+        raise
+    except InvalidError as error:
+        raise _invalid_path(f"/ipfs/{label}", error) from error
 
 
 def redirect_to_subdomain(asked: Asked, place: Place) -> Answer:
