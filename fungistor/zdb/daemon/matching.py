@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from fungistor.zdb.daemon.datawalk import Walk, ends_in_zeros
-from fungistor.zdb.daemon.format import DATA_RECORD, DELETED, INDEX_RECORD, DataRecord, checksum
+from fungistor.zdb.daemon.format import DATA_RECORD, DELETED, INDEX_RECORD, TRUNCATED, DataRecord, checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,26 @@ def strip_unpromised(walk: Walk, rest: IndexRest, promised: int, lives: Callable
             walk.records = [record for record in walk.records if record.offset != offset]
         else:
             standing[key] = not flags & DELETED
+
+
+def strip_unindexed(walk: Walk, indexed: Container[int], data_fd: int, lives: Callable[[bytes], bool]) -> None:
+    """Take out records that no index speaks of, whose payload fails, and that would hide an older version of their key.
+
+    For files whose payloads are not all read, since they were flushed whole: what an earlier start found unpromised and
+    left without an index record must not come back with the next walk.
+    """
+    seen: set[bytes] = set()
+    for record in list(walk.records):
+        if (
+            record.offset not in indexed
+            and not record.flags & (DELETED | TRUNCATED)
+            and (lives(record.key) or record.key in seen)
+            and checksum(os.pread(data_fd, record.payload_bytes, record.payload_at)) != record.crc
+        ):
+            walk.records.remove(record)
+            walk.torn.append(record.offset)
+        else:
+            seen.add(record.key)
 
 
 def strip_torn(walk: Walk, rest: IndexRest) -> None:

@@ -40,6 +40,7 @@ from fungistor.zdb.daemon.matching import (
     reconciled,
     settle,
     strip_torn,
+    strip_unindexed,
     strip_unpromised,
 )
 from fungistor.zdb.daemon.recovery_files import (
@@ -164,6 +165,8 @@ class _Loader(PairFiles):
         strip_unpromised(walk, rest, self.promised(file_id), self.keys.__contains__)
         if verify:
             strip_torn(walk, rest)
+        else:
+            strip_unindexed(walk, rest.by_offset, data_fd, self.keys.__contains__)
         settled = settle(walk, rest) if index is not None and not stale else None
         if settled is None:
             return self._rebuild(file_id, data_fd, walk, rest, whole[:index_at])

@@ -29,7 +29,7 @@ from fungistor.zdb.daemon.format import (
     parse_index_record,
 )
 from fungistor.zdb.daemon.keytable import KeyTable
-from fungistor.zdb.daemon.matching import IndexRest, strip_unpromised
+from fungistor.zdb.daemon.matching import IndexRest, strip_unindexed, strip_unpromised
 from fungistor.zdb.daemon.recovery_files import PairFiles, Recovered
 from fungistor.zdb.daemon.segments import Ends
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
@@ -141,6 +141,8 @@ class SequentialLoader(PairFiles):
             ends = {offset: offset + DATA_RECORD.size + ID_BYTES + slot.payload_bytes for offset, slot in named.items()}
             walk = walk_data_file(data_fd, DATA_HEADER.size, start, ends, verify=number >= self.recent)
             strip_unpromised(walk, IndexRest({}, 0, 0), self.promised(number), self._lives)
+            if number < self.recent:
+                strip_unindexed(walk, named, data_fd, self._lives)
             for record in walk.records:
                 self._apply(number, self._with_its_key(number, record, named.get(record.offset)), known, walk)
             self.cut_data(number, data_fd, walk, 0)

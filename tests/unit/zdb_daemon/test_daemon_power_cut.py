@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fungistor.zdb.daemon.checkpoint import note_flushed
+from fungistor.zdb.daemon.format import decode_checkpoint, encode_checkpoint
 from fungistor.zdb.daemon.namespace import DamagedError, Namespace
 from tests.unit.zdb_daemon import test_daemon_recovery as recovery
 from tests.unit.zdb_daemon.test_daemon_recovery import History, abandon, open_store, work
@@ -311,3 +313,33 @@ def test_an_unpromised_damaged_version_gives_way_to_the_one_before(tmp_path: Pat
         assert value_of(namespace, b"key") == b"old" * 50
         assert any(f"record at {at}" in line for line in store.report)
     store.close()
+
+
+def test_a_version_once_found_unwritten_stays_so(tmp_path: Path) -> None:
+    """A version whose pages never reached the disk, left without an index record by the start that found it, hides the
+    one before neither then nor later, when its file counts as flushed and is walked again."""
+    store = open_store(tmp_path)
+    namespace = store.namespaces[b"default"]
+    recovery.put(namespace, b"kept", b"k" * 5000)
+    namespace.rotate()
+    recovery.put(namespace, b"other", b"o" * 500)
+    at = file_sizes(tmp_path / "data" / "default")["d1"]
+    known = (tmp_path / "index" / "default" / "i1").stat().st_size
+    recovery.put(namespace, b"kept", b"n" * 9000)
+    namespace.rotate()
+    recovery.put(namespace, b"last", b"l" * 500)
+    store.close()
+    with (tmp_path / "data" / "default" / "d1").open("r+b") as file:
+        file.seek(at + 300)
+        file.write(b"\xff" * 200)
+    os.truncate(tmp_path / "index" / "default" / "i1", known)
+    checkpoint = tmp_path / "index" / "default" / "fungistor-checkpoint"
+    found = decode_checkpoint(checkpoint.read_bytes())
+    checkpoint.write_bytes(encode_checkpoint(replace(found, segments=(), durable=2)))
+    for _ in range(2):
+        store = open_store(tmp_path)
+        namespace = store.namespaces[b"default"]
+        assert value_of(namespace, b"kept") == b"k" * 5000
+        assert value_of(namespace, b"other") == b"o" * 500
+        assert value_of(namespace, b"last") == b"l" * 500
+        store.close()
