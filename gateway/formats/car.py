@@ -137,7 +137,7 @@ def _body(terminal: CID, blocks: Blocks, query: CarQuery, seen: SeenCids) -> Ite
     for cid, block in blocks:
         if cid.is_identity:
             continue
-        if not seen.add(cid):
+        if query.may_repeat and not seen.add(cid):
             repeats += 1
             if not query.has_duplicates:
                 continue

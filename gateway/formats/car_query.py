@@ -49,6 +49,11 @@ class CarQuery:
         return f"application/vnd.ipld.car; version=1; order=dfs; dups={'y' if self.has_duplicates else 'n'}"
 
     @property
+    def may_repeat(self) -> bool:
+        """False where the walk itself leaves repeats out; no block of a path lies below its end, by their hashes."""
+        return self.has_duplicates or self.scope is not Scope.ALL
+
+    @property
     def tag(self) -> str:
         """What tells the CARs of one CID apart."""
         part = "" if self.entity_bytes is None else f"{self.entity_bytes.first}:{self.entity_bytes.last}"
