@@ -77,13 +77,18 @@ class SequentialLoader(PairFiles):
 
     def _learn(self, indexes: dict[int, bytes]) -> None:
         """Note what the slots name: it leads the walk past damage, and tells a key that was hurt from a whole one."""
-        first = 0
+        first, sound = 0, True
         for body in indexes.values():
+            sound = sound and bool(body)
             for at in range(0, len(body), SLOT_BYTES):
                 slot = parse_index_record(body, at, at)
                 own = id_bytes(first + at // SLOT_BYTES)
-                if slot is not None and slot.data_offset >= DATA_HEADER.size and (slot.flags or slot.key == own):
-                    self.named.setdefault(slot.data_file, {})[slot.data_offset] = slot
+                if slot is None or slot.data_offset < DATA_HEADER.size:
+                    continue
+                # From the first slot on that is not where its id belongs, no slot's place vouches for its key.
+                sound = sound and (bool(slot.flags) or slot.key == own)
+                believed = slot if sound or slot.flags else replace(slot, key=b"")
+                self.named.setdefault(slot.data_file, {})[slot.data_offset] = believed
             first += len(body) // SLOT_BYTES
 
     @property
@@ -181,7 +186,7 @@ class SequentialLoader(PairFiles):
     def _with_its_key(self, number: int, record: DataRecord, slot: IndexRecord | None) -> DataRecord:
         """The record under the id that its slot names. Where that is not the one it has itself, reads will answer an
         error: nobody can tell which of the two was hurt."""
-        if slot is None or slot.key == record.key or not record.payload_bytes:
+        if slot is None or not slot.key or slot.key == record.key or not record.payload_bytes:
             return record
         if (slot.payload_bytes, slot.crc, slot.timestamp) != (record.payload_bytes, record.crc, record.timestamp):
             return record  # of an older tail, in whose place this record was written
