@@ -67,7 +67,8 @@ class Denylists:
                     lists[path] = taken
             self._lists = lists
             self.rules = Rules(rule for path in sorted(lists, key=_order) for rule in lists[path].rules)
-            log.info("%d rules of %d denylists hold", self.rules.count, len(lists))
+            if found:
+                log.info("%d rules of %d denylists hold", self.rules.count, len(lists))
         self._on_change()
         return True
 
