@@ -67,7 +67,9 @@ def run_watched(up: Up, *words: str) -> int:
 
 def outside_members(home: Path) -> int:
     """Bytes on disk of a home, its members' folders left out."""
-    files = (path for path in home.rglob("*") if path.is_file() and home / "members" not in path.parents)
+    # The cache has a bound of its own, whatever is read.
+    apart = {home / "members", home / "cache"}
+    files = (path for path in home.rglob("*") if path.is_file() and apart.isdisjoint(path.parents))
     return sum(path.stat().st_blocks * 512 for path in files)
 
 
