@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -13,6 +15,11 @@ from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import Debt, Outcome, State, payload_digest
 from fungistor.errors import ConflictError, FailedError, InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, ObjectId, Revision
+
+log = logging.getLogger(__name__)
+
+REST_S = 3.0
+"""A log elsewhere that could not be had is left alone by readers for so long."""
 
 APPLY_ENTRIES = 512
 """One transaction of catching up: some 30 ms under the state's write lock, and then others may have it."""
@@ -41,11 +48,16 @@ class CatalogStatus:
 
 
 class Catalog:
-    """A log and the state of it on this node. Thread-safe, several processes at once."""
+    """A log and the state of it on this node. Thread-safe, several processes at once.
 
-    def __init__(self, log: Log, state: State) -> None:
+    Of a log that is elsewhere (`is_remote`) readers need nothing: while it cannot be had they go on with the state.
+    """
+
+    def __init__(self, log: Log, state: State, *, is_remote: bool = False) -> None:
         self._log = log
         self._state = state
+        self._is_remote = is_remote
+        self._ask_again_at = 0.0
 
     # --- writing
 
@@ -78,7 +90,7 @@ class Catalog:
         if len({(command.session, command.sequence) for command in commands}) != len(commands):
             raise InvalidError("two commands of one batch have the same session and sequence")
         # A command that cannot be applied here is better met before the append than after it, when it leaves doubt.
-        if self.behind() and not self.catch_up():
+        if self._is_behind() and not self._apply_all():
             raise CatalogStoppedError(self._state.progress().stopped)
         known = self._outcomes(commands, payloads)
         # Appended before, in doubt: what was applied is not appended again.
@@ -122,17 +134,43 @@ class Catalog:
     # --- following
 
     def catch_up(self) -> bool:
-        """Apply all that the log has; False if a command that this program does not know stands in the way."""
+        """Apply all that the log has; False if a command that this program does not know stands in the way.
+
+        Where a log elsewhere cannot be had, nothing is applied.
+        """
+        return self._unless_away(self._apply_all, lambda: self._state.progress().stopped is None)
+
+    def behind(self) -> bool:
+        """Whether the log has entries that the state has not. True as long as it stands still, and where the log is not
+        the one that the state follows, which `catch_up` then tells. False where a log elsewhere cannot be had."""
+        return self._unless_away(self._is_behind, lambda: False)
+
+    def check_writable(self) -> None:
+        """Meet a log that cannot be had before the work of a publish, not after it. Raises: UnavailableError."""
+        if self._is_remote:
+            self._log.epoch()
+
+    def _apply_all(self) -> bool:
         # A short turn has met the log's end: under a steady stream of appends there may always be one entry more.
         while self._state.advance(self._log, APPLY_ENTRIES) == APPLY_ENTRIES:
             pass
         return self._state.progress().stopped is None
 
-    def behind(self) -> bool:
-        """Whether the log has entries that the state has not. True as long as it stands still, and where the log is not
-        the one that the state follows, which `catch_up` then tells."""
+    def _is_behind(self) -> bool:
         progress = self._state.progress()
         return progress.log != self._log.identity() or progress.position != self._log.last()
+
+    def _unless_away(self, ask: Callable[[], bool], otherwise: Callable[[], bool]) -> bool:
+        if not self._is_remote:
+            return ask()
+        if time.monotonic() < self._ask_again_at:
+            return otherwise()
+        try:
+            return ask()
+        except UnavailableError as error:
+            log.warning("the catalog goes on with what it has: %s", error.message)
+            self._ask_again_at = time.monotonic() + REST_S
+            return otherwise()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until the log has something new, and apply it; False when the time passed."""

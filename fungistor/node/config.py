@@ -39,6 +39,13 @@ class Config:
     dns: Mapping[str, str] = field(default_factory=lambda: {".": "system"})
     """Who is asked for DNSLinks, by zone: `system`, `off`, or the URL of a resolver over HTTPS."""
 
+    catalog: str | None = None
+    """Where the catalog's log is: `etcd://HOST:PORT,HOST:PORT[/PREFIX]`, `etcds://` with TLS. None: in the home."""
+    catalog_user: str | None = None
+    catalog_password_file: str | None = None
+    catalog_ca: str | None = None
+    """Certificates to trust in place of the system's."""
+
     @property
     def here(self) -> tuple[float, float] | None:
         """Latitude and longitude, if both are given."""
@@ -66,6 +73,11 @@ def load_config(home: Home) -> Config:
         if key not in known:
             raise InvalidError(f"{path}: unknown key {key!r}", hint=f"known are {', '.join(sorted(known))}")
     config = Config(**table)
+    _check(path, config)
+    return replace(config, announce=_urls(path, config.announce))
+
+
+def _check(path: str, config: Config) -> None:
     if not isinstance(config.gateway, str):
         raise InvalidError(f"{path}: gateway is not text", hint='write it as "HOST:PORT"')
     if type(config.gateway_workers) is not int or not 1 <= config.gateway_workers <= GATEWAY_WORKERS_MAX:
@@ -78,10 +90,10 @@ def load_config(home: Home) -> Config:
     _check_degrees(path, "lon", config.lon, 180)
     if (config.lat is None) != (config.lon is None):
         raise InvalidError(f"{path}: lat and lon stand only together")
-    if not isinstance(config.geoip_database, str | None):
-        raise InvalidError(f"{path}: geoip_database is not a path")
+    for key in ("geoip_database", "catalog", "catalog_user", "catalog_password_file", "catalog_ca"):
+        if not isinstance(getattr(config, key), str | None):
+            raise InvalidError(f"{path}: {key} is not text")
     _check_dns(path, config.dns)
-    return replace(config, announce=_urls(path, config.announce))
 
 
 def _urls(path: str, urls: object) -> tuple[str, ...]:

@@ -159,6 +159,7 @@ class Network:
         self, paths: Sequence[str], options: PublishOptions, progress: Progress = no_progress
     ) -> Iterator[PublishOutcome | PublishFailure]:
         """Publish paths; one result each, as it is acknowledged."""
+        self.catalog.check_writable()
         self.content.catch_up_index(time.monotonic() + INDEX_WAIT_S)
         return self._publisher.publish(paths, options, progress)
 
@@ -166,6 +167,7 @@ class Network:
         self, paths: Sequence[str], partial: bool = False, progress: Progress = no_progress
     ) -> Iterator[CarRoot]:
         """Import CAR files; one result a root, as it is acknowledged."""
+        self.catalog.check_writable()
         self.content.catch_up_index(time.monotonic() + INDEX_WAIT_S)
         for root in self._car_importer.run(paths, partial=partial, progress=progress):
             yield root

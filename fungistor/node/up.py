@@ -24,6 +24,7 @@ from fungistor.cache.disk import DiskCache, DiskStatus
 from fungistor.errors import FailedError, FungiStorError, InvalidError
 from fungistor.ids import MemberId
 from fungistor.node.admin import AdminServer
+from fungistor.node.catalog_place import NOTHING_SAID, CatalogOptions, catalog_url, placed
 from fungistor.node.children import Child, Children
 from fungistor.node.claims import ZdbClaims
 from fungistor.node.config import load_config, save_config
@@ -71,6 +72,7 @@ class UpOptions:
     sync: bool = True
     gateway_hosts: str | None = None
     admin: str | None = None
+    catalog: CatalogOptions = NOTHING_SAID
 
 
 class _Stopping(BaseException):
@@ -167,6 +169,7 @@ class _Up:
         config = load_config(home)
         if not os.path.exists(home.config_file):
             save_config(home, config)
+        config = placed(home, config, self.options.catalog)
         self._clear_ready_file()
         # First, since a taken port is the likeliest reason to end here, and nothing needs undoing yet.
         self.listener = bind_gateway(self.options.gateway or config.gateway)
@@ -241,7 +244,7 @@ class _Up:
             "admin": None if self.admin is None else self.admin.url,
             "home": self.home.root,
             "pid": os.getpid(),
-            "catalog": f"sqlite:{self.home.catalog_log}",
+            "catalog": catalog_url(self.home, load_config(self.home)),
             "members": [{key: line[key] for key in ("id", "address", "folder", "zone")} for line in self.fleet.lines()],
         }
 
@@ -311,7 +314,7 @@ class _Up:
     def _members(self) -> list[PoolMember]:
         home, asked = self.home, self.options.members
         if not os.path.exists(home.pool_file):
-            if os.path.exists(home.catalog_log):
+            if os.path.exists(home.catalog_state):
                 raise FailedError(
                     f"{home.pool_file} is gone, and with it the addresses and passwords of this network's members",
                     hint="restore it from a copy of the home",

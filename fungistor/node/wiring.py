@@ -11,7 +11,6 @@ from fungistor.cache.flight import Flights
 from fungistor.cache.memory import MemoryCache
 from fungistor.cache.tiers import Cache
 from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.state import State
 from fungistor.coding.manifest import Slot
@@ -19,6 +18,7 @@ from fungistor.ids import StripeId
 from fungistor.keys.files import load_node_keys
 from fungistor.keys.table import KeyTable
 from fungistor.node.allocator import keep_freed_memory
+from fungistor.node.catalog_place import open_log
 from fungistor.node.config import Config, load_config
 from fungistor.node.home import Home
 from fungistor.node.members import last_states, member_specs, placement_tables, pool_members
@@ -54,11 +54,13 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
     sync = running.sync if running is not None else True
     keys = load_node_keys(os.path.join(home.keys, "node.key"))
     key_table = KeyTable(home.key_table, sync=sync)
-    catalog = Catalog(SqliteLog(home.catalog_log, sync=sync), State(home.catalog_state))
+    config = load_config(home)
+    catalog = Catalog(
+        open_log(home, config, sync=sync), State(home.catalog_state), is_remote=config.catalog is not None
+    )
     os.makedirs(home.index, mode=0o700, exist_ok=True)
     index = BlockIndex(home.block_index)
     catalog.catch_up()
-    config = load_config(home)
     members = pool_members(home, config)
     newest = catalog.layout()
     specs, numbers = member_specs(members, newest, keys)

@@ -15,7 +15,7 @@ from typing import Final
 
 from fungistor.catalog.engines.etcd_client import EtcdAddress, EtcdClient, EtcdLogin, Json, packed, unpacked
 from fungistor.catalog.log import START, Entry, FenceMovedError, LogTrimmedError, Position, check_batch
-from fungistor.errors import CorruptError, InvalidError, UnavailableError
+from fungistor.errors import ConflictError, CorruptError, InvalidError, UnavailableError
 
 APPEND_S: Final = 10.0
 """How long an append tries again while others are quicker."""
@@ -195,15 +195,27 @@ class EtcdLog:
             if answer.get("succeeded"):
                 return
 
+    def adopt(self, identity: bytes) -> None:
+        """Make this prefix the log of that identity, so that its entries can be brought here from another engine.
+
+        Raises:
+            ConflictError: it holds another log already.
+        """
+        self._make(identity)
+        if self.identity() != identity:
+            raise ConflictError(
+                f"{self._where} holds another network's catalog", hint="give another prefix: URL/PREFIX"
+            )
+
     def close(self) -> None:
         self._closed.set()
         self._client.close()
 
-    def _make(self) -> None:
+    def _make(self, identity: bytes | None = None) -> None:
         """Make the log if this prefix has none. Two that do it at once end with the same one."""
         if self._is_made:
             return
-        start = {"identity": os.urandom(IDENTITY_BYTES), "epoch": b"0", "head": b"0", "trimmed": b"0"}
+        start = {"identity": identity or os.urandom(IDENTITY_BYTES), "epoch": b"0", "head": b"0", "trimmed": b"0"}
         absent = {"key": packed(self._prefix + b"identity"), "target": "CREATE", "create_revision": "0"}
         self._client.ask(
             "kv/txn", {"compare": [absent], "success": [self._put(name, value) for name, value in start.items()]}

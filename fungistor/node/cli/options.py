@@ -73,6 +73,7 @@ def build_parser() -> Parser:
     _add_gateway(commands)
     _add_member(commands)
     _add_cache(commands)
+    _add_catalog(commands)
     _add(
         commands, "zdb", "run one member daemon by itself", "fungistor zdb --data d --index i --port 9900", "other:zdb"
     )
@@ -86,17 +87,19 @@ def build_parser() -> Parser:
 Commands = argparse._SubParsersAction  # noqa: SLF001  # argparse has no public name for what add_subparsers gives
 
 
-def _add(commands: Commands[Parser], name: str, about: str, example: str, handler: str) -> Parser:
+def _add(
+    commands: Commands[Parser], name: str, about: str, example: str, handler: str, *, has_catalog: bool = False
+) -> Parser:
     """Add a command. `handler` is MODULE:FUNCTION below this package, imported only when the command runs."""
     text = about[0].upper() + about[1:] + "."
     epilog = f"example:\n  {example}" if example else None
     parser: Parser = commands.add_parser(name, help=about, description=text, epilog=epilog)
     parser.set_defaults(handler=handler)
-    _add_common(parser, default=False)
+    _add_common(parser, default=False, has_catalog=has_catalog)
     return parser
 
 
-def _add_common(parser: Parser, *, default: bool) -> None:
+def _add_common(parser: Parser, *, default: bool, has_catalog: bool = False) -> None:
     """Add what is accepted before and after the command. After it a default would undo what was said before it."""
     nothing = argparse.SUPPRESS
     group = parser.add_argument_group("everywhere")
@@ -112,7 +115,13 @@ def _add_common(parser: Parser, *, default: bool) -> None:
         default=False if default else nothing,
         help="one JSON object a line on stdout, errors as one JSON line on stderr",
     )
-    for option in ("--pool", "--catalog", "--catalog-user", "--catalog-password-file", "--catalog-ca"):
+    group.add_argument("--pool", action=NotYet, help=nothing)
+    if has_catalog:
+        parser.add_argument("--catalog-user", metavar="NAME", help="etcd's user")
+        parser.add_argument("--catalog-password-file", metavar="F", help="a file with that user's password")
+        parser.add_argument("--catalog-ca", metavar="F", help="certificates to trust instead of the system's (PEM)")
+        return
+    for option in ("--catalog", "--catalog-user", "--catalog-password-file", "--catalog-ca"):
         group.add_argument(option, action=NotYet, help=nothing)
 
 
@@ -127,6 +136,10 @@ def _add_up(commands: Commands[Parser]) -> None:
         "run a whole network on this machine: members, catalog, gateway",
         "fungistor up --gateway 127.0.0.1:8480",
         "up:run",
+        has_catalog=True,
+    )
+    parser.add_argument(
+        "--catalog", metavar="URL", help="etcd://HOST:PORT,HOST:PORT[/PREFIX] (a file in the home); etcds:// with TLS"
     )
     parser.add_argument("--members", type=_count, metavar="N", help="how many members a new network gets (20)")
     parser.add_argument("--gateway", metavar="HOST:PORT", help="where HTTP is served (127.0.0.1:8480; port 0: any)")
@@ -136,6 +149,20 @@ def _add_up(commands: Commands[Parser]) -> None:
         "--admin", metavar="HOST:PORT", help="where metrics and states are told to operators (nowhere; port 0: any)"
     )
     parser.add_argument("--gateway-hosts", metavar="F", help="JSON like Kubo's PublicGateways: what each Host gives")
+
+
+def _add_catalog(commands: Commands[Parser]) -> None:
+    parser = _add(commands, "catalog", "look after the network's log", "fungistor catalog migrate URL", "")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    migrate = _add(
+        verbs,
+        "migrate",
+        "move the catalog of a network that stands still to etcd",
+        "fungistor catalog migrate etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379",
+        "catalog:migrate",
+        has_catalog=True,
+    )
+    migrate.add_argument("url", metavar="URL", help="etcd://HOST:PORT,HOST:PORT[/PREFIX]; etcds:// with TLS")
 
 
 def _add_cache(commands: Commands[Parser]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from fungistor.errors import FailedError, InvalidError
+from fungistor.node.cli.catalog import asked
 from fungistor.node.cli.output import Output
 from fungistor.node.home import Home
 from fungistor.node.up import UpOptions, serve
@@ -34,6 +35,7 @@ def options_of(arguments: argparse.Namespace) -> UpOptions:
         ready_file=arguments.ready_file,
         admin=arguments.admin,
         sync=not arguments.no_sync,
+        catalog=asked(arguments, arguments.catalog),
         gateway_hosts=_checked(arguments.gateway_hosts),
     )
 

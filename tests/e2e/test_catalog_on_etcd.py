@@ -1,0 +1,102 @@
+"""A network with its catalog on a real etcd: readers need no quorum, publishers hear of its loss, a file moves there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fungistor.node.children import wait_until
+from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
+from tests.e2e.running import Up, fungistor, running
+
+WAIT_S = 60.0
+MEMBERS = ("--members", "6")
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[EtcdCluster]:
+    with etcd_cluster(tmp_path / "etcd", 1) as cluster:
+        cluster.wait_ready()
+        yield cluster
+
+
+def url(etcd: EtcdCluster) -> str:
+    return f"etcd://127.0.0.1:{etcd.client_ports[0]}/e2e"
+
+
+def publish(up: Up, name: str) -> str:
+    path = up.home.with_name(name)
+    path.write_text(f"{name}, from many places\n")
+    (line,) = up.lines("publish", str(path))
+    return str(line["cid"])
+
+
+def readable(up: Up, cid: str, name: str) -> bool:
+    """Whether a command started now and the gateway both give the content."""
+    said = f"{name}, from many places\n"
+    return up.command("cat", cid).stdout == said and httpx.get(f"{up.gateway}/ipfs/{cid}", timeout=WAIT_S).text == said
+
+
+def test_reads_need_no_quorum(tmp_path: Path, etcd: EtcdCluster) -> None:
+    """With etcd dead all is read, by workers, by commands started meanwhile and by an `up` started anew; a publish exits
+    3, says why, and succeeds when etcd is back."""
+    home = tmp_path / "home"
+    with running(home, (*MEMBERS, "--catalog", url(etcd))) as up:
+        assert up.ready["catalog"] == url(etcd)
+        first = publish(up, "first")
+        etcd.stop(0)
+        assert readable(up, first, "first")
+        refused = up.command("publish", str(home.with_name("first")))
+        assert refused.returncode == 3
+        assert "etcd" in refused.stderr
+    with running(home) as up:
+        assert readable(up, first, "first")
+        etcd.start(0)
+        etcd.wait_ready()
+        second = publish(up, "second")
+        assert readable(up, first, "first")
+        assert readable(up, second, "second")
+        assert {line["cid"] for line in up.lines("objects")} == {first, second}
+
+
+def test_a_catalog_moves_from_its_file_to_etcd(tmp_path: Path, etcd: EtcdCluster) -> None:
+    """`catalog migrate` is refused while the network runs; after it all objects are there, and new ones are on etcd."""
+    home = tmp_path / "home"
+    with running(home) as up:
+        first = publish(up, "first")
+        refused = up.command("catalog", "migrate", url(etcd))
+        assert refused.returncode == 1
+        assert "already runs" in refused.stderr
+    wrong = fungistor(home, "up", "--catalog", url(etcd))
+    assert wrong.returncode == 2
+    assert "catalog migrate" in wrong.stderr
+    moved = fungistor(home, "--json", "catalog", "migrate", url(etcd))
+    assert moved.returncode == 0, moved.stderr
+    assert json.loads(moved.stdout)["target"] == url(etcd)
+    assert not (home / "catalog" / "log.sqlite").exists()
+    again = fungistor(home, "catalog", "migrate", url(etcd))
+    assert again.returncode == 2
+    with running(home) as up:
+        second = publish(up, "second")
+        assert {line["cid"] for line in up.lines("objects")} == {first, second}
+        assert readable(up, first, "first")
+    (home / "catalog" / "state.sqlite").unlink()
+    with running(home) as up:
+        wait_until(lambda: len(up.lines("objects")) == 2, WAIT_S, 0.1)
+        assert readable(up, second, "second")
+
+
+def test_another_network_s_log_is_not_taken_over(tmp_path: Path, etcd: EtcdCluster) -> None:
+    """A prefix that holds a catalog already is refused as a place to move to, and nothing changes."""
+    with running(tmp_path / "one", (*MEMBERS, "--catalog", url(etcd))) as up:
+        publish(up, "mine")
+    with running(tmp_path / "other") as up:
+        kept = publish(up, "theirs")
+    refused = fungistor(tmp_path / "other", "catalog", "migrate", url(etcd))
+    assert refused.returncode == 6
+    with running(tmp_path / "other") as up:
+        assert readable(up, kept, "theirs")
