@@ -1,4 +1,4 @@
-"""A network with its catalog on a real etcd: readers need no quorum, publishers hear of its loss, a file moves there."""
+"""A network with its catalog on a real etcd: readers need no quorum, publishers hear of a loss, a file moves there."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def readable(up: Up, cid: str, name: str) -> bool:
 
 
 def test_reads_need_no_quorum(tmp_path: Path, etcd: EtcdCluster) -> None:
-    """With etcd dead all is read, by workers, by commands started meanwhile and by an `up` started anew; a publish exits
-    3, says why, and succeeds when etcd is back."""
+    """With etcd dead all is read, by workers, by commands and an `up` started meanwhile; a publish exits 3, says why,
+    and succeeds when etcd is back."""
     home = tmp_path / "home"
     with running(home, (*MEMBERS, "--catalog", url(etcd))) as up:
         assert up.ready["catalog"] == url(etcd)
