@@ -76,7 +76,7 @@ def placed(home: Home, config: Config, asked: CatalogOptions) -> Config:
         raise InvalidError(
             f"{url}: a catalog in a file lies in the home, at {home.catalog_log}", hint="leave --catalog out"
         )
-    if url != config.catalog and os.path.exists(home.catalog_state):
+    if url != config.catalog and home.has_catalog:
         raise InvalidError(
             f"the catalog of this network is {catalog_url(home, config)}",
             hint="`fungistor catalog migrate URL` moves it, while the network stands still",

@@ -35,7 +35,7 @@ def ensure_keys(home: Home, say: Callable[[str], None], environment: Mapping[str
     try:
         root = load_root_key(root_file, environ)
     except NotFoundError:
-        if os.path.exists(home.catalog_state):
+        if home.has_catalog:
             raise DeniedError(
                 f"the keys in {home.keys} are gone, and without them nothing in this home can be read",
                 hint=f"restore root.key from your backup, or set {ROOT_KEY_VARIABLE}",

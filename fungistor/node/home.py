@@ -154,6 +154,11 @@ class Home:
     def member_log(self, member: str) -> str:
         return self.path("run", "members", f"{member}.log")
 
+    @property
+    def has_catalog(self) -> bool:
+        """Whether a catalog was begun here: its log, or what was applied of a log elsewhere."""
+        return os.path.exists(self.catalog_log) or os.path.exists(self.catalog_state)
+
     def exists(self) -> bool:
         """Tell whether a network was ever started here."""
         return os.path.exists(self.version_file)

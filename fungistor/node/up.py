@@ -314,7 +314,7 @@ class _Up:
     def _members(self) -> list[PoolMember]:
         home, asked = self.home, self.options.members
         if not os.path.exists(home.pool_file):
-            if os.path.exists(home.catalog_state):
+            if home.has_catalog:
                 raise FailedError(
                     f"{home.pool_file} is gone, and with it the addresses and passwords of this network's members",
                     hint="restore it from a copy of the home",
