@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fungistor.limits import BLOCK_BYTES_MAX, KIB, MIB
 
 STEP_BYTES = 1 * MIB
-"""One visit to a worker thread brings about this much: a visit costs 0.1 ms, so smaller ones would show."""
+"""A worker thread brings about this much at a time."""
 
 STEP_BYTES_MAX = STEP_BYTES + BLOCK_BYTES_MAX
 """A step one byte short takes one more block."""
