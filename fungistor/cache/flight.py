@@ -39,15 +39,22 @@ class Flights:
         self._lock_file = lock_file
         self._guard = threading.Lock()
         self._seats: dict[bytes, _Seat] = {}
+        self._landed = 0
+
+    @property
+    def landed(self) -> int:
+        """How many flights of this process have ended. Take it before looking for what a flight would bring."""
+        return self._landed
 
     @contextlib.contextmanager
-    def of(self, key: bytes) -> Iterator[bool]:
-        """Hold the flight of `key`, or go ahead without it after a while. True where others were before us."""
+    def of(self, key: bytes, looked: int) -> Iterator[bool]:
+        """Hold the flight of `key`, or go ahead without it after a while. True where others were before us, or may have
+        been since `looked`, which is what `landed` was before."""
         deadline = time.monotonic() + WAIT_S_MAX
         with self._guard:
             seat = self._seats.setdefault(key, _Seat())
             seat.threads += 1
-            waited = seat.threads > 1
+            waited = seat.threads > 1 or self._landed != looked
         held = seat.lock.acquire(timeout=WAIT_S_MAX)
         try:
             with self._across_processes(key, deadline) as waited_for_process:
@@ -57,6 +64,7 @@ class Flights:
                 seat.lock.release()
             with self._guard:
                 seat.threads -= 1
+                self._landed += 1
                 if seat.threads == 0:
                     del self._seats[key]
 

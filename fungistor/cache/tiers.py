@@ -65,9 +65,14 @@ class Cache:
         if self.disk is not None:
             self.disk.forget(key)
 
-    def flight(self, key: bytes) -> AbstractContextManager[bool]:
-        """Hold while `key` is fetched. True where somebody else was at it first, and may have kept it."""
-        return self.flights.of(key)
+    @property
+    def landed(self) -> int:
+        """How many flights have ended."""
+        return self.flights.landed
+
+    def flight(self, key: bytes, looked: int) -> AbstractContextManager[bool]:
+        """Hold while `key` is fetched. True where somebody was at it first, or since `looked`, and may have kept it."""
+        return self.flights.of(key, looked)
 
     def purge(self, keys: Iterable[bytes] | None = None) -> int:
         """Forget these spans, or everything; the blocks in memory go in any case. How many spans went."""

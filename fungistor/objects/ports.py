@@ -151,8 +151,13 @@ class ReadCache(Protocol):
     def damaged(self, key: bytes) -> None:
         """A kept span did not open."""
 
-    def flight(self, key: bytes) -> AbstractContextManager[bool]:
-        """Hold while the stripe `key` is fetched. True where somebody else was at it first, and may have kept it."""
+    @property
+    def landed(self) -> int:
+        """How many flights have ended."""
+
+    def flight(self, key: bytes, looked: int) -> AbstractContextManager[bool]:
+        """Hold while the stripe `key` is fetched. True where somebody else was at it first, and may have kept it since
+        `looked`, which is what `landed` was before the cache was asked."""
 
 
 class KeyTable(Protocol):

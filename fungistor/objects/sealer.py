@@ -69,12 +69,13 @@ class ChunkReader:
         self._path: bytes | None = None
         self._fd = -1
         self._hole = (0, 0)
+        self._data = (0, 0)
 
     def close(self) -> None:
         """Close the file that is open, if any."""
         if self._fd >= 0:
             os.close(self._fd)
-        self._path, self._fd, self._hole = None, -1, (0, 0)
+        self._path, self._fd, self._hole, self._data = None, -1, (0, 0), (0, 0)
 
     def is_hole(self, chunk: Chunk) -> bool:
         """Whether the file has no data where the chunk lies: zeros, as long as the file stays what it is.
@@ -87,8 +88,13 @@ class ChunkReader:
         start, end = chunk.offset, chunk.offset + chunk.length
         with _told(chunk.state):
             self._open(chunk.state)
+            # Asked once for a run of data, not for each of its chunks: the answer takes longer than a small read.
+            if self._data[0] <= start < self._data[1]:
+                return False
             if not self._hole[0] <= start < self._hole[1]:
                 self._hole = (start, _data_after(self._fd, start, chunk.state.size))
+                if self._hole[1] == start:
+                    self._data = (start, _hole_after(self._fd, start))
             if end > self._hole[1]:
                 return False
             if chunk.last:
@@ -156,6 +162,16 @@ def _data_after(fd: int, offset: int, size: int) -> int:
         if error.errno == errno.ENXIO:
             return size
         if error.errno == errno.EINVAL:
+            return offset
+        raise
+
+
+def _hole_after(fd: int, offset: int) -> int:
+    """Where the run of data at `offset` ends; `offset` where nobody can tell."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.EINVAL):
             return offset
         raise
 

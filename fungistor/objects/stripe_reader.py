@@ -244,9 +244,10 @@ class StripeReader:
         cache = self.cache
         if cache is None:
             return self._from_members(slot, spans, None)
+        looked = cache.landed
         found = [self._kept(cache, slot, span) for span in spans]
         if any(block is None for block in found):
-            with cache.flight(slot.stripe_id) as waited:
+            with cache.flight(slot.stripe_id, looked) as waited:
                 if waited:
                     found = [
                         self._kept(cache, slot, span) if block is None else block
