@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from benchmarks import small, trees
 from benchmarks.figures import KIB, Series, number_text, ratio, series_text, size_text, value_text
 from benchmarks.objects import DEAD, HEALTHY
-from benchmarks.record import DURABLE, KUBO, MACHINE, OURS, ZSTOR, Record
+from benchmarks.record import DURABLE, KUBO, MACHINE, NGINX, OURS, ZDB, ZSTOR, Record
 
 READY_S = 3.0
 MEMORY_MIB = 150.0
@@ -65,7 +65,29 @@ def judge(record: Record, largest: int) -> list[Verdict]:
         ("`up` ready, second start", record.series("up", "second start", DURABLE), READY_S, "s"),
     ]  # fmt: skip
     verdicts += [_at_most(aim, series, bound, unit) for aim, series, bound, unit in bounds]
-    return [*verdicts, _memory(record)]
+    verdicts.append(_memory(record))
+    return verdicts + [_rates(record, *each) for each in _RATES]
+
+
+_RATES: list[tuple[str, str, str, float]] = [
+    ("warm", "4 KiB", KUBO, 5), ("warm", "4 KiB", NGINX, 1), ("warm", "256 KiB", KUBO, 3),
+    ("warm", "16 MiB", KUBO, 1.5), ("warm", "256 KiB, 100 bytes of it", KUBO, 2),
+    ("warm", "256 KiB, unchanged", KUBO, 2), ("warm", "folder of 100", KUBO, 2),
+    ("wire", "512 B SET", ZDB, 1.5), ("wire", "512 B GET", ZDB, 0.8),
+    ("wire", "64 KiB SET", ZDB, 1.2), ("wire", "64 KiB GET", ZDB, 1.5),
+    ("wire", "512 B SET, 16 at once", ZDB, 6), ("wire", "512 B GET, 16 at once", ZDB, 6),
+]  # fmt: skip
+"""Benchmark, case, peer, and how many times its requests a second ours must answer at least."""
+
+
+def _rates(record: Record, benchmark: str, case: str, peer: str, least: float) -> Verdict:
+    aim = f"{benchmark}, {case}: at least {number_text(least)} x {peer}"
+    ours, theirs = (record.series(benchmark, case, contender, "rate") for contender in (OURS, peer))
+    times = ratio(ours, theirs)
+    if times is None or ours is None or theirs is None:
+        return Verdict(aim, "not measured", None)
+    measured = f"{number_text(times)} x: {series_text(ours, 'requests/s')} against {series_text(theirs, 'requests/s')}"
+    return Verdict(aim, measured, times >= least)
 
 
 def _times(aim: str, theirs: Series | None, ours: Series | None, least: float) -> Verdict:

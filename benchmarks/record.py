@@ -15,6 +15,8 @@ DURABLE = "fungistor"
 """The network as it is run: every publish waits for the disks of its members."""
 KUBO = "kubo"
 ZSTOR = "zstor"
+NGINX = "nginx"
+ZDB = "0-db"
 MACHINE = "machine"
 
 

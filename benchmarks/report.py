@@ -37,8 +37,9 @@ def markdown(
     """Write the whole page."""
     parts = [HEAD, *(f"**{remark}**\n" for remark in remarks)]
     parts.append("## Machine and run\n\n" + table(("what", "value"), list(about.items())))
-    rows = [(each.aim, each.measured, {True: "met", False: "**missed**", None: "-"}[each.met]) for each in verdicts]
-    parts.append("## Aims\n\n" + table(("aim", "measured", ""), rows))
+    judged = [each for each in verdicts if each.met is not None]
+    rows = [(each.aim, each.measured, "met" if each.met else "**missed**") for each in judged]
+    parts.append("## Aims\n\nThose that this run measured.\n\n" + table(("aim", "measured", ""), rows))
     parts += [_section(record, name) for name in dict.fromkeys(key.benchmark for key in record.values)]
     notes = [f"- {note}" for note in record.notes]
     notes += [f"- `{name}` was not found on PATH: it has no column." for name in missing]

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.contenders import Contender
 from benchmarks.figures import KIB, MIB, rotated, size_text
 from benchmarks.processes import BenchmarkError, accepts, end, free_ports, run, serve, wait_ready
-from benchmarks.record import Key, Record
+from benchmarks.record import NGINX, Key, Record
 from benchmarks.setting import Setting
 
 CONNECTIONS = 16
@@ -23,7 +23,6 @@ LARGEST_BYTES = 16 * MIB
 PARTS_OF_BYTES = 256 * KIB
 FOLDER = "folder of 100"
 FOLDER_FILES = 100
-NGINX = "nginx"
 
 _RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
 _BAD = re.compile(r"Non-2xx or 3xx responses: (\d+)")

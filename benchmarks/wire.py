@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.figures import KIB, rotated, size_text
 from benchmarks.network import command
 from benchmarks.processes import BenchmarkError, accepts, end, free_ports, run, serve, wait_ready
-from benchmarks.record import OURS, Key, Record
+from benchmarks.record import OURS, ZDB, Key, Record
 from benchmarks.setting import Setting
 
 CLIENTS = 50
@@ -55,7 +55,7 @@ class Wire:
         place: Words = ["--data", folder / "data", "--index", folder / "index"]
         found: dict[str, Words] = {OURS: [*command(), "zdb", *place, "--port", str(port), "--no-sync"]}
         if "zdb" in peers:
-            found["0-db"] = [peers["zdb"], *place, "--port", str(port), "--listen", "127.0.0.1"]
+            found[ZDB] = [peers["zdb"], *place, "--port", str(port), "--listen", "127.0.0.1"]
         if "redis-server" in peers:
             words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
             found["redis, in memory"] = [peers["redis-server"], *words]
