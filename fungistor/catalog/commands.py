@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from fungistor.catalog.fields import Fields, decode_array, encode_array
 from fungistor.catalog.record import (
@@ -32,6 +33,8 @@ WEIGHT_MAX = 2**32 - 1
 POLICY_BYTES_MAX = 64 << 10
 LATITUDE_MICRODEGREES = 90_000_000
 LONGITUDE_MICRODEGREES = 180_000_000
+
+BODY_FIELDS_MAX = 8
 
 NO_MANIFEST = b""
 """`Publish.against` of a publisher that found no record."""
@@ -108,6 +111,7 @@ class PayOwed:
 
 
 Body = SetLayout | Publish | PayOwed
+"""Every body. A new one has a kind, a form in `_FORMS`, and an effect in `fungistor.catalog.effects`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +150,24 @@ def signed_bytes(command: Command) -> bytes:
 
 
 def _encode(command: Command, signature: bytes) -> bytes:
-    kind, body = _body_fields(command.body)
-    envelope = [VERSION, command.session, command.sequence, command.issuer, signature, int(kind), body]
+    form = _FORM_OF[type(command.body)]
+    body = form.fields(command.body)
+    envelope = [VERSION, command.session, command.sequence, command.issuer, signature, int(form.kind), body]
     return encode_array(envelope)
 
 
-def _body_fields(body: Body) -> tuple[Kind, list[object]]:
-    match body:
-        case SetLayout():
-            members = [
-                [m.number, m.id, list(m.zone), m.weight, m.lat_microdegrees, m.lon_microdegrees] for m in body.members
-            ]
-            return Kind.SET_LAYOUT, [body.number, members, body.table, body.policy]
-        case Publish():
-            return Kind.PUBLISH, [record_fields(body.record), body.against]
-        case PayOwed():
-            payments = [number for p in body.payments for number in (p.member, p.before, p.after)]
-            return Kind.PAY_OWED, [body.object_id, body.manifest_id, payments]
+def _layout_fields(body: SetLayout) -> list[object]:
+    members = [[m.number, m.id, list(m.zone), m.weight, m.lat_microdegrees, m.lon_microdegrees] for m in body.members]
+    return [body.number, members, body.table, body.policy]
+
+
+def _publish_fields(body: Publish) -> list[object]:
+    return [record_fields(body.record), body.against]
+
+
+def _payments_fields(body: PayOwed) -> list[object]:
+    payments = [number for p in body.payments for number in (p.member, p.before, p.after)]
+    return [body.object_id, body.manifest_id, payments]
 
 
 def decode_command(data: bytes) -> Command:
@@ -181,10 +186,10 @@ def decode_command(data: bytes) -> Command:
     issuer = fields.bytes("issuer", 0, ISSUER_BYTES_MAX)
     signature = fields.bytes("signature", 0, SIGNATURE_BYTES_MAX)
     kind = fields.uint("kind")
-    taker = _TAKERS.get(kind)
-    if taker is None:
+    form = _FORM_OF_KIND.get(kind)
+    if form is None:
         raise UnknownCommandError(f"a command of kind {kind}")
-    body = taker(fields.array("body", 8))
+    body = form.take(fields.array("body", BODY_FIELDS_MAX))
     fields.end()
     return Command(session, sequence, body, issuer, signature)
 
@@ -245,8 +250,20 @@ def _take_payments(fields: Fields) -> PayOwed:
     return PayOwed(object_id, manifest_id, tuple(payments))
 
 
-_TAKERS: dict[int, Callable[[Fields], Body]] = {
-    Kind.SET_LAYOUT: _take_layout,
-    Kind.PUBLISH: _take_publish,
-    Kind.PAY_OWED: _take_payments,
-}
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a body stands in a command: its kind, its fields, and how they are read again."""
+
+    kind: Kind
+    body: type[Body]
+    fields: Callable[[Any], list[object]]
+    take: Callable[[Fields], Body]
+
+
+_FORMS = (
+    _Form(Kind.SET_LAYOUT, SetLayout, _layout_fields, _take_layout),
+    _Form(Kind.PUBLISH, Publish, _publish_fields, _take_publish),
+    _Form(Kind.PAY_OWED, PayOwed, _payments_fields, _take_payments),
+)
+_FORM_OF: dict[type[Body], _Form] = {form.body: form for form in _FORMS}
+_FORM_OF_KIND: dict[int, _Form] = {form.kind: form for form in _FORMS}

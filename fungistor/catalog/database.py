@@ -31,7 +31,10 @@ _WAL_BYTES_KEPT = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What a database file is. `version` grows with every change; `remedy` is the next step when it is torn."""
+    """What a database file is. `version` grows with every change; `remedy` is the next step when it is torn.
+
+    `is_rebuilt`: its rows come from elsewhere, so a file of an older version is emptied and filled anew.
+    """
 
     what: str
     application_id: int
@@ -40,6 +43,7 @@ class Schema:
     remedy: str
     synchronous: Literal["FULL", "NORMAL", "OFF"]
     cache_kib: int
+    is_rebuilt: bool = False
 
 
 class _Handle:
@@ -206,14 +210,11 @@ class Database:
                 time.sleep(_WAL_RETRY_S)
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
-        if self._found(connection) == (0, 0, 0):
+        if self._is_to_lay_out(connection):
             connection.execute("BEGIN IMMEDIATE")
             try:
-                if self._found(connection) == (0, 0, 0):
-                    for statement in self.schema.statements:
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id={self.schema.application_id}")
-                    connection.execute(f"PRAGMA user_version={self.schema.version}")
+                if self._is_to_lay_out(connection):
+                    self._lay_out(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 _roll_back(connection)
@@ -226,6 +227,21 @@ class Database:
                 f"{self.path} has schema {version}, this program knows {self.schema.version}",
                 hint="a newer fungistor wrote it: update this one",
             )
+
+    def _is_to_lay_out(self, connection: sqlite3.Connection) -> bool:
+        found = self._found(connection)
+        if found == (0, 0, 0):
+            return True
+        kind, version, _ = found
+        return self.schema.is_rebuilt and kind == self.schema.application_id and version < self.schema.version
+
+    def _lay_out(self, connection: sqlite3.Connection) -> None:
+        for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            connection.execute(f'DROP TABLE "{name}"')
+        for statement in self.schema.statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={self.schema.application_id}")
+        connection.execute(f"PRAGMA user_version={self.schema.version}")
 
     @staticmethod
     def _found(connection: sqlite3.Connection) -> tuple[int, int, int]:

@@ -14,17 +14,15 @@ from blake3 import blake3
 
 from fungistor.catalog.commands import (
     Command,
-    PayOwed,
-    Publish,
     SetLayout,
     UnknownCommandError,
     decode_command,
-    encode_command,
 )
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
+from fungistor.catalog.effects import FINGERPRINTED, TABLES, Counters, as_layout, carry_out, layout_in, record_in
 from fungistor.catalog.log import START, Entry, Log, Position
-from fungistor.catalog.record import Record, decode_record, encode_record
-from fungistor.catalog.rules import Decision, Verdict, decide_layout, decide_payment, decide_publish
+from fungistor.catalog.record import Record, decode_record
+from fungistor.catalog.rules import Decision, Verdict
 from fungistor.errors import CorruptError
 from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision, SessionId
 
@@ -39,7 +37,7 @@ PAYLOAD_DIGEST_BYTES = 16
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=0,
+    version=1,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -51,15 +49,7 @@ SCHEMA = Schema(
             stopped TEXT
         )""",
         "INSERT INTO progress VALUES (x'', x'', 0, 0, 0, 0, NULL)",
-        "CREATE TABLE record (object_id BLOB PRIMARY KEY, body BLOB NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE INDEX record_by_revision ON record (revision)",
-        """CREATE TABLE owed (
-            object_id BLOB,
-            member INTEGER,
-            shards INTEGER NOT NULL,
-            PRIMARY KEY (object_id, member)
-        ) WITHOUT ROWID""",
-        "CREATE TABLE layout (number INTEGER PRIMARY KEY, command BLOB NOT NULL)",
+        *TABLES,
         """CREATE TABLE outcome (
             session BLOB,
             sequence INTEGER,
@@ -73,6 +63,7 @@ SCHEMA = Schema(
         "CREATE INDEX outcome_by_age ON outcome (applied)",
     ),
     remedy="stop every process of this home and delete the file: it is rebuilt from the log",
+    is_rebuilt=True,
     # The log is the truth: after a power cut the last transactions of the state may be missing, and are replayed.
     synchronous="NORMAL",
     cache_kib=8192,
@@ -110,18 +101,6 @@ class Debt:
     shards: int
 
 
-@dataclass(slots=True)
-class _Counters:
-    """The row `progress` while a transaction changes it."""
-
-    position: Position
-    applied: int
-    revision: int
-    objects: int
-    highest_member: int
-    stopped: str | None
-
-
 class State:
     """Thread-safe, several processes at once. Errors as `fungistor.catalog.database.Database` gives them."""
 
@@ -148,7 +127,7 @@ class State:
     def record(self, object_id: ObjectId) -> Record | None:
         """An object's record."""
         with self._database.read() as connection:
-            return _record(connection, object_id)
+            return record_in(connection, object_id)
 
     def records(self) -> Iterator[Record]:
         """Every record by rising object id. Each `ROWS_A_READ` are of one snapshot, not the whole."""
@@ -182,13 +161,13 @@ class State:
     def layout(self, number: LayoutNumber | None = None) -> SetLayout | None:
         """A layout by its number, or the newest."""
         with self._database.read() as connection:
-            return _layout(connection, number)
+            return layout_in(connection, number)
 
     def layouts(self) -> list[SetLayout]:
         """Every layout, oldest first."""
         with self._database.read() as connection:
             rows = connection.execute("SELECT command FROM layout ORDER BY number").fetchall()
-        return [_as_layout(command) for (command,) in rows]
+        return [as_layout(command) for (command,) in rows]
 
     def owed(self) -> list[Debt]:
         """Every debt, by object id and member."""
@@ -258,7 +237,7 @@ class State:
             _save(connection, counters)
             return counters.applied - before
 
-    def _check_log(self, connection: sqlite3.Connection, log: Log, counters: _Counters) -> None:
+    def _check_log(self, connection: sqlite3.Connection, log: Log, counters: Counters) -> None:
         known = connection.execute("SELECT log FROM progress").fetchone()[0]
         identity = log.identity()
         if not known and counters.position == START:
@@ -270,14 +249,14 @@ class State:
             )
 
 
-def _load(connection: sqlite3.Connection) -> _Counters:
+def _load(connection: sqlite3.Connection) -> Counters:
     row = connection.execute(
         "SELECT position, applied, revision, objects, highest_member, stopped FROM progress"
     ).fetchone()
-    return _Counters(*row)
+    return Counters(*row)
 
 
-def _save(connection: sqlite3.Connection, counters: _Counters) -> None:
+def _save(connection: sqlite3.Connection, counters: Counters) -> None:
     connection.execute(
         "UPDATE progress SET position = ?, applied = ?, revision = ?, objects = ?, highest_member = ?, stopped = ?",
         (
@@ -291,7 +270,7 @@ def _save(connection: sqlite3.Connection, counters: _Counters) -> None:
     )
 
 
-def _apply(connection: sqlite3.Connection, counters: _Counters, entry: Entry) -> bool:
+def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> bool:
     """Apply one entry; False if it cannot be read by this program, which stops the state right before it."""
     try:
         command = decode_command(entry.payload)
@@ -306,10 +285,7 @@ def _apply(connection: sqlite3.Connection, counters: _Counters, entry: Entry) ->
     counters.position = entry.position
     counters.applied += 1
     if not _repeated(connection, counters.applied, command):
-        decision = _decide(connection, counters, command)
-        if decision.effect:
-            counters.revision += 1
-            _take_effect(connection, counters, command, decision)
+        decision = carry_out(connection, counters, command)
         _keep_outcome(connection, counters, command, entry.payload, decision)
     return True
 
@@ -322,36 +298,8 @@ def _repeated(connection: sqlite3.Connection, applied: int, command: Command) ->
     return row is not None
 
 
-def _decide(connection: sqlite3.Connection, counters: _Counters, command: Command) -> Decision:
-    match command.body:
-        case Publish() as body:
-            return decide_publish(_record(connection, body.record.object_id), body)
-        case PayOwed() as body:
-            return decide_payment(_record(connection, body.object_id), body)
-        case SetLayout() as body:
-            return decide_layout(_layout(connection, None), counters.highest_member, body)
-
-
-def _take_effect(connection: sqlite3.Connection, counters: _Counters, command: Command, decision: Decision) -> None:
-    if isinstance(command.body, SetLayout):
-        numbers = [member.number for member in command.body.members]
-        counters.highest_member = max([counters.highest_member, *numbers])
-        connection.execute("INSERT INTO layout VALUES (?, ?)", (command.body.number, encode_command(command)))
-        return
-    record = decision.record
-    assert record is not None
-    if _record(connection, record.object_id) is None:
-        counters.objects += 1
-    row = (record.object_id, encode_record(record), counters.revision)
-    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", row)
-    connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
-    connection.executemany(
-        "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]
-    )
-
-
 def _keep_outcome(
-    connection: sqlite3.Connection, counters: _Counters, command: Command, payload: bytes, decision: Decision
+    connection: sqlite3.Connection, counters: Counters, command: Command, payload: bytes, decision: Decision
 ) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -376,29 +324,8 @@ def payload_digest(payload: bytes) -> bytes:
     return blake3(payload).digest(PAYLOAD_DIGEST_BYTES)
 
 
-def _record(connection: sqlite3.Connection, object_id: ObjectId) -> Record | None:
-    row = connection.execute("SELECT body FROM record WHERE object_id = ?", (object_id,)).fetchone()
-    return decode_record(row[0]) if row else None
-
-
-def _layout(connection: sqlite3.Connection, number: LayoutNumber | None) -> SetLayout | None:
-    if number is None:
-        row = connection.execute("SELECT command FROM layout ORDER BY number DESC LIMIT 1").fetchone()
-    else:
-        row = connection.execute("SELECT command FROM layout WHERE number = ?", (number,)).fetchone()
-    return _as_layout(row[0]) if row else None
-
-
-def _as_layout(payload: bytes) -> SetLayout:
-    layout = decode_command(payload).body
-    assert isinstance(layout, SetLayout)
-    return layout
-
-
 _FINGERPRINTED = (
     "SELECT position, applied, revision, objects, highest_member FROM progress",
-    "SELECT object_id, body FROM record ORDER BY object_id",
-    "SELECT object_id, member, shards FROM owed ORDER BY object_id, member",
-    "SELECT number, command FROM layout ORDER BY number",
+    *FINGERPRINTED,
     "SELECT session, sequence, applied, digest, verdict, revision, reason FROM outcome ORDER BY session, sequence",
 )

@@ -34,7 +34,8 @@ def test_a_quick_run_measures_everything_of_ours_and_leaves_nothing(tmp_path: Pa
     read = json.loads(report.with_suffix(".json").read_text())
     measured = {line["benchmark"] for line in read["series"] if line["contender"] == "fungistor --no-sync"}
     assert measured == {"up", "small", "publish", "fetch, healthy", "fetch, 4 dead", "tree", "memory"}
-    unjudged = [aim["aim"] for aim in read["aims"] if aim["met"] is None]
+    of_others = ("warm,", "wire,")  # which need a peer's client, and were not asked for
+    unjudged = [aim["aim"] for aim in read["aims"] if aim["met"] is None and not aim["aim"].startswith(of_others)]
     assert [aim for aim in unjudged if "Kubo" not in aim and "zstor" not in aim] == []
     assert "## Aims" in report.read_text()
     assert list(place.iterdir()) == []

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,21 @@ def test_a_closed_log_is_unavailable(tmp_path: Path) -> None:
     log.close()
     with pytest.raises(UnavailableError, match="closed"):
         log.epoch()
+
+
+def test_a_state_of_an_older_layout_is_filled_anew(tmp_path: Path) -> None:
+    """A state file of an earlier program is emptied and follows its log from the start; a later one is refused."""
+    path = tmp_path / "state.db"
+    use_state(str(path))
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("UPDATE progress SET applied = 7, revision = 7")
+        older.execute("DROP TABLE owed")
+        older.execute("PRAGMA user_version=0")
+        older.commit()
+    state = State(str(path))
+    assert (state.progress().applied, state.owed()) == (0, [])
+    state.close()
+    with closing(sqlite3.connect(path)) as later:
+        later.execute("PRAGMA user_version=1000")
+    with pytest.raises(InvalidError, match="schema 1000"):
+        use_state(str(path))

@@ -1,0 +1,118 @@
+"""What each command does to the rows of a state: decided by `fungistor.catalog.rules`, carried out here.
+
+A new kind of command brings its tables to `TABLES`, a query over all of their rows to `FINGERPRINTED`, and its effect
+to `_EFFECTS`. Effects are functions of the rows and the command alone: no clock, no float, no locale.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fungistor.catalog.commands import Body, Command, PayOwed, Publish, SetLayout, decode_command, encode_command
+from fungistor.catalog.log import Position
+from fungistor.catalog.record import Record, decode_record, encode_record
+from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish
+from fungistor.ids import LayoutNumber, ObjectId
+
+TABLES = (
+    "CREATE TABLE record (object_id BLOB PRIMARY KEY, body BLOB NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX record_by_revision ON record (revision)",
+    """CREATE TABLE owed (
+        object_id BLOB,
+        member INTEGER,
+        shards INTEGER NOT NULL,
+        PRIMARY KEY (object_id, member)
+    ) WITHOUT ROWID""",
+    "CREATE TABLE layout (number INTEGER PRIMARY KEY, command BLOB NOT NULL)",
+)
+
+FINGERPRINTED = (
+    "SELECT object_id, body FROM record ORDER BY object_id",
+    "SELECT object_id, member, shards FROM owed ORDER BY object_id, member",
+    "SELECT number, command FROM layout ORDER BY number",
+)
+
+
+@dataclass(slots=True)
+class Counters:
+    """The row `progress` while a transaction changes it."""
+
+    position: Position
+    applied: int
+    revision: int
+    objects: int
+    highest_member: int
+    stopped: str | None
+
+
+def carry_out(connection: sqlite3.Connection, counters: Counters, command: Command) -> Decision:
+    """Decide a command against the rows it meets, and change them. A change is a revision."""
+    return _EFFECTS[type(command.body)](connection, counters, command, command.body)
+
+
+def _publish(connection: sqlite3.Connection, counters: Counters, _: Command, body: Publish) -> Decision:
+    current = record_in(connection, body.record.object_id)
+    decision = decide_publish(current, body)
+    if decision.effect and current is None:
+        counters.objects += 1
+    return _keep_record(connection, counters, decision)
+
+
+def _pay_owed(connection: sqlite3.Connection, counters: Counters, _: Command, body: PayOwed) -> Decision:
+    return _keep_record(connection, counters, decide_payment(record_in(connection, body.object_id), body))
+
+
+def _set_layout(connection: sqlite3.Connection, counters: Counters, command: Command, body: SetLayout) -> Decision:
+    decision = decide_layout(layout_in(connection, None), counters.highest_member, body)
+    if decision.effect:
+        counters.revision += 1
+        counters.highest_member = max([counters.highest_member, *(member.number for member in body.members)])
+        connection.execute("INSERT INTO layout VALUES (?, ?)", (body.number, encode_command(command)))
+    return decision
+
+
+_EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any], Decision]] = {
+    Publish: _publish,
+    PayOwed: _pay_owed,
+    SetLayout: _set_layout,
+}
+
+
+def _keep_record(connection: sqlite3.Connection, counters: Counters, decision: Decision) -> Decision:
+    if not decision.effect:
+        return decision
+    record = decision.record
+    assert record is not None
+    counters.revision += 1
+    row = (record.object_id, encode_record(record), counters.revision)
+    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", row)
+    connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
+    connection.executemany(
+        "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]
+    )
+    return decision
+
+
+def record_in(connection: sqlite3.Connection, object_id: ObjectId) -> Record | None:
+    """The record of an object."""
+    row = connection.execute("SELECT body FROM record WHERE object_id = ?", (object_id,)).fetchone()
+    return decode_record(row[0]) if row else None
+
+
+def layout_in(connection: sqlite3.Connection, number: LayoutNumber | None) -> SetLayout | None:
+    """A layout by its number, or the newest."""
+    if number is None:
+        row = connection.execute("SELECT command FROM layout ORDER BY number DESC LIMIT 1").fetchone()
+    else:
+        row = connection.execute("SELECT command FROM layout WHERE number = ?", (number,)).fetchone()
+    return as_layout(row[0]) if row else None
+
+
+def as_layout(payload: bytes) -> SetLayout:
+    """The layout in the bytes of its command."""
+    layout = decode_command(payload).body
+    assert isinstance(layout, SetLayout)
+    return layout
