@@ -18,7 +18,7 @@ from fungistor.catalog.record import (
     take_record,
 )
 from fungistor.errors import CorruptError, InvalidError
-from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, SessionId
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId
 from fungistor.limits import COMMAND_BYTES_MAX
 
 VERSION = 0
@@ -83,12 +83,15 @@ class SetLayout:
 class Publish:
     """Publish an object, or publish it again.
 
-    `against` is the `manifest_id` of the record that the publisher saw when it started, or `NO_MANIFEST`.
+    `against` is the `manifest_id` of the record that the publisher saw when it started, or `NO_MANIFEST`. `began` is the
+    revision at which it began to look for what is stored already, and to store: what a later one takes away, such as a
+    layout or a stripe, it may have relied on.
     `fungistor.catalog.rules` says what follows when another publisher came first.
     """
 
     record: Record
     against: bytes = NO_MANIFEST
+    began: Revision = Revision(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def _layout_fields(body: SetLayout) -> list[object]:
 
 
 def _publish_fields(body: Publish) -> list[object]:
-    return [record_fields(body.record), body.against]
+    return [record_fields(body.record), body.against, body.began]
 
 
 def _payments_fields(body: PayOwed) -> list[object]:
@@ -232,8 +235,9 @@ def _take_publish(fields: Fields) -> Publish:
     against = fields.bytes("against", 0, MANIFEST_ID_BYTES)
     if len(against) not in (0, MANIFEST_ID_BYTES):
         raise fields.wrong("against", f"is neither empty nor {MANIFEST_ID_BYTES} bytes")
+    began = Revision(fields.uint("began") if fields.more() else 0)  # written without it at first
     fields.end()
-    return Publish(record, against)
+    return Publish(record, against, began)
 
 
 def _take_payments(fields: Fields) -> PayOwed:

@@ -99,6 +99,7 @@ class Storing:
         self._session = session
         self._spool = spool
         self._slots = itertools.count()
+        self._began = ports.catalog.revision
         self._known = ports.known()
         self._lock = threading.Lock()
         self._sealed_bytes = 0
@@ -147,7 +148,7 @@ class Storing:
             self._known.add_to(settlement)
             record = self._record(identity, facts, manifest, sealed_name, settlement)
         against = current.manifest_id if current is not None else NO_MANIFEST
-        outcome = ports.catalog.commit(Command(session.id, 0, Publish(record, against)))
+        outcome = ports.catalog.commit(Command(session.id, 0, Publish(record, against, self._began)))
         return Committed(record, name, settlement, new_bytes, outcome.revision)
 
     def _mend(self, current: Record | None) -> Mended | None:

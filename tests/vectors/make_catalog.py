@@ -12,7 +12,7 @@ import libipld
 
 from fungistor.catalog.commands import Body, Command, LayoutMember, Payment, PayOwed, Publish, SetLayout, encode_command
 from fungistor.catalog.record import Record, Sizes
-from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, SessionId, TenantNumber
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId, TenantNumber
 
 
 def counting(start: int, length: int) -> bytes:
@@ -46,7 +46,7 @@ def _commands() -> list[tuple[str, Body]]:
     return [
         ("set layout 1", SetLayout(LayoutNumber(1), (member_1, member_3), counting(0, 6), b"\x01")),
         ("publish with debts", Publish(first)),
-        ("publish again with an expiry", Publish(_record(expires=1_890_000_000), first.manifest_id)),
+        ("publish again with an expiry", Publish(_record(expires=1_890_000_000), first.manifest_id, Revision(7))),
         ("pay a debt", PayOwed(first.object_id, first.manifest_id, (payment,))),
     ]
 
