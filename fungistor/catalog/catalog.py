@@ -201,8 +201,12 @@ class Catalog:
         return self._state.layout(number)
 
     def layouts(self) -> list[SetLayout]:
-        """Every layout, oldest first."""
+        """Every layout by which shards may lie, oldest first: the newest, and those not yet drained."""
         return self._state.layouts()
+
+    def highest_member(self) -> int:
+        """The highest number that a member ever had."""
+        return self._state.progress().highest_member
 
     def owed(self) -> list[Debt]:
         """Every debt."""

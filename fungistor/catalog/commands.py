@@ -36,6 +36,8 @@ LONGITUDE_MICRODEGREES = 180_000_000
 
 BODY_FIELDS_MAX = 8
 
+NO_REVISION = Revision(0)
+
 NO_MANIFEST = b""
 """`Publish.against` of a publisher that found no record."""
 
@@ -46,6 +48,7 @@ class Kind(IntEnum):
     SET_LAYOUT = 0
     PUBLISH = 1
     PAY_OWED = 2
+    RETIRE_LAYOUTS = 35
 
 
 class UnknownCommandError(CorruptError):
@@ -83,15 +86,15 @@ class SetLayout:
 class Publish:
     """Publish an object, or publish it again.
 
-    `against` is the `manifest_id` of the record that the publisher saw when it started, or `NO_MANIFEST`. `began` is the
-    revision at which it began to look for what is stored already, and to store: what a later one takes away, such as a
-    layout or a stripe, it may have relied on.
+    `against` is the `manifest_id` of the record that the publisher saw when it started, or `NO_MANIFEST`. `began` is
+    the revision at which it began to look for what is stored already, and to store: on what a later one takes away,
+    such as a layout or a stripe, it may have relied.
     `fungistor.catalog.rules` says what follows when another publisher came first.
     """
 
     record: Record
     against: bytes = NO_MANIFEST
-    began: Revision = Revision(0)
+    began: Revision = NO_REVISION
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,18 @@ class PayOwed:
     payments: tuple[Payment, ...]
 
 
-Body = SetLayout | Publish | PayOwed
+@dataclass(frozen=True, slots=True)
+class RetireLayouts:
+    """Let readers look for shards by the newest layout alone, and no more by those before it.
+
+    `newest` is its number; `seen` the revision up to which every record's shards were found where it wants them.
+    """
+
+    newest: LayoutNumber
+    seen: Revision
+
+
+Body = SetLayout | Publish | PayOwed | RetireLayouts
 """Every body. A new one has a kind, a form in `_FORMS`, and an effect in `fungistor.catalog.effects`."""
 
 
@@ -171,6 +185,10 @@ def _publish_fields(body: Publish) -> list[object]:
 def _payments_fields(body: PayOwed) -> list[object]:
     payments = [number for p in body.payments for number in (p.member, p.before, p.after)]
     return [body.object_id, body.manifest_id, payments]
+
+
+def _retirement_fields(body: RetireLayouts) -> list[object]:
+    return [body.newest, body.seen]
 
 
 def decode_command(data: bytes) -> Command:
@@ -254,6 +272,12 @@ def _take_payments(fields: Fields) -> PayOwed:
     return PayOwed(object_id, manifest_id, tuple(payments))
 
 
+def _take_retirement(fields: Fields) -> RetireLayouts:
+    body = RetireLayouts(LayoutNumber(fields.uint("newest", least=1)), Revision(fields.uint("seen")))
+    fields.end()
+    return body
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
     """How a body stands in a command: its kind, its fields, and how they are read again."""
@@ -268,6 +292,7 @@ _FORMS = (
     _Form(Kind.SET_LAYOUT, SetLayout, _layout_fields, _take_layout),
     _Form(Kind.PUBLISH, Publish, _publish_fields, _take_publish),
     _Form(Kind.PAY_OWED, PayOwed, _payments_fields, _take_payments),
+    _Form(Kind.RETIRE_LAYOUTS, RetireLayouts, _retirement_fields, _take_retirement),
 )
 _FORM_OF: dict[type[Body], _Form] = {form.body: form for form in _FORMS}
 _FORM_OF_KIND: dict[int, _Form] = {form.kind: form for form in _FORMS}

@@ -11,14 +11,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fungistor.catalog.commands import Body, Command, PayOwed, Publish, SetLayout, decode_command, encode_command
+from fungistor.catalog.commands import (
+    Body,
+    Command,
+    PayOwed,
+    Publish,
+    RetireLayouts,
+    SetLayout,
+    decode_command,
+    encode_command,
+)
 from fungistor.catalog.log import Position
 from fungistor.catalog.record import Record, decode_record, encode_record
-from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish
-from fungistor.ids import LayoutNumber, ObjectId
+from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish, decide_retirement
+from fungistor.ids import LayoutNumber, ObjectId, Revision
 
 TABLES = (
-    "CREATE TABLE record (object_id BLOB PRIMARY KEY, body BLOB NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE record (
+        object_id BLOB PRIMARY KEY,
+        body BLOB NOT NULL,
+        revision INTEGER NOT NULL,
+        began INTEGER NOT NULL
+    ) WITHOUT ROWID""",
     "CREATE INDEX record_by_revision ON record (revision)",
     """CREATE TABLE owed (
         object_id BLOB,
@@ -26,13 +40,16 @@ TABLES = (
         shards INTEGER NOT NULL,
         PRIMARY KEY (object_id, member)
     ) WITHOUT ROWID""",
-    "CREATE TABLE layout (number INTEGER PRIMARY KEY, command BLOB NOT NULL)",
+    "CREATE TABLE layout (number INTEGER PRIMARY KEY, command BLOB NOT NULL, is_live INTEGER NOT NULL)",
+    "CREATE TABLE retired (seen INTEGER NOT NULL)",
+    "INSERT INTO retired VALUES (0)",
 )
 
 FINGERPRINTED = (
-    "SELECT object_id, body FROM record ORDER BY object_id",
+    "SELECT object_id, body, began FROM record ORDER BY object_id",
     "SELECT object_id, member, shards FROM owed ORDER BY object_id, member",
-    "SELECT number, command FROM layout ORDER BY number",
+    "SELECT number, command, is_live FROM layout ORDER BY number",
+    "SELECT seen FROM retired",
 )
 
 
@@ -55,14 +72,24 @@ def carry_out(connection: sqlite3.Connection, counters: Counters, command: Comma
 
 def _publish(connection: sqlite3.Connection, counters: Counters, _: Command, body: Publish) -> Decision:
     current = record_in(connection, body.record.object_id)
-    decision = decide_publish(current, body)
+    decision = decide_publish(current, body, Revision(connection.execute("SELECT seen FROM retired").fetchone()[0]))
     if decision.effect and current is None:
         counters.objects += 1
-    return _keep_record(connection, counters, decision)
+    began = body.began
+    if current is not None and decision.record is not None and decision.record.manifest_id == current.manifest_id:
+        began = _began(connection, current.object_id)
+    return _keep_record(connection, counters, decision, began)
 
 
 def _pay_owed(connection: sqlite3.Connection, counters: Counters, _: Command, body: PayOwed) -> Decision:
-    return _keep_record(connection, counters, decide_payment(record_in(connection, body.object_id), body))
+    decision = decide_payment(record_in(connection, body.object_id), body)
+    return _keep_record(connection, counters, decision, _began(connection, body.object_id))
+
+
+def _began(connection: sqlite3.Connection, object_id: ObjectId) -> Revision:
+    """When the publisher of the manifest that stands began."""
+    row = connection.execute("SELECT began FROM record WHERE object_id = ?", (object_id,)).fetchone()
+    return Revision(row[0] if row else 0)
 
 
 def _set_layout(connection: sqlite3.Connection, counters: Counters, command: Command, body: SetLayout) -> Decision:
@@ -70,7 +97,18 @@ def _set_layout(connection: sqlite3.Connection, counters: Counters, command: Com
     if decision.effect:
         counters.revision += 1
         counters.highest_member = max([counters.highest_member, *(member.number for member in body.members)])
-        connection.execute("INSERT INTO layout VALUES (?, ?)", (body.number, encode_command(command)))
+        connection.execute("INSERT INTO layout VALUES (?, ?, 1)", (body.number, encode_command(command)))
+    return decision
+
+
+def _retire_layouts(connection: sqlite3.Connection, counters: Counters, _: Command, body: RetireLayouts) -> Decision:
+    live = [number for (number,) in connection.execute("SELECT number FROM layout WHERE is_live ORDER BY number")]
+    late = connection.execute("SELECT 1 FROM record WHERE revision > ? AND began < ? LIMIT 1", (body.seen, body.seen))
+    decision = decide_retirement(live, late.fetchone() is not None, body)
+    if decision.effect:
+        counters.revision += 1
+        connection.execute("UPDATE layout SET is_live = 0 WHERE number < ?", (body.newest,))
+        connection.execute("UPDATE retired SET seen = max(seen, ?)", (body.seen,))
     return decision
 
 
@@ -78,17 +116,18 @@ _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any]
     Publish: _publish,
     PayOwed: _pay_owed,
     SetLayout: _set_layout,
+    RetireLayouts: _retire_layouts,
 }
 
 
-def _keep_record(connection: sqlite3.Connection, counters: Counters, decision: Decision) -> Decision:
+def _keep_record(connection: sqlite3.Connection, counters: Counters, decision: Decision, began: Revision) -> Decision:
     if not decision.effect:
         return decision
     record = decision.record
     assert record is not None
     counters.revision += 1
-    row = (record.object_id, encode_record(record), counters.revision)
-    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", row)
+    row = (record.object_id, encode_record(record), counters.revision, began)
+    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", row)
     connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
     connection.executemany(
         "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]

@@ -9,12 +9,13 @@ orphans shards that a third publisher may have reused in the meantime.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from fungistor.catalog.commands import NO_MANIFEST, PayOwed, Publish, SetLayout
+from fungistor.catalog.commands import NO_MANIFEST, NO_REVISION, PayOwed, Publish, RetireLayouts, SetLayout
 from fungistor.catalog.record import Record
-from fungistor.ids import MemberNumber
+from fungistor.ids import MemberNumber, Revision
 
 
 class Verdict(IntEnum):
@@ -48,9 +49,15 @@ def _later(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else max(one, other)
 
 
-def decide_publish(current: Record | None, command: Publish) -> Decision:
-    """Decide a publish against the object's record at its place in the log."""
+def decide_publish(current: Record | None, command: Publish, retired: Revision = NO_REVISION) -> Decision:
+    """Decide a publish against the object's record at its place in the log.
+
+    `retired`: the revision up to which all shards had been moved when layouts were last retired. Whoever began before
+    it may have put shards, or reused some, where nobody looks any more.
+    """
     new = command.record
+    if command.began < retired and (current is None or current.manifest_id != new.manifest_id):
+        return _refuse("a layout of the pool was retired since this publish began")
     if current is None:
         if command.against != NO_MANIFEST:
             return _refuse("the object was unpublished since this publish began")
@@ -105,4 +112,19 @@ def decide_layout(newest: SetLayout | None, highest_member: int, command: SetLay
                 return _refuse(f"member number {member.number} is {known[member.number]}, not {member.id}")
         elif member.number <= highest_member:
             return _refuse(f"member number {member.number} was used before; the next free one is {highest_member + 1}")
+    return Decision(Verdict.APPLIED, effect=True)
+
+
+def decide_retirement(live: Sequence[int], is_late: bool, command: RetireLayouts) -> Decision:
+    """Decide whether layouts before the newest go. `live` are the numbers of those that readers look by, rising.
+
+    `is_late`: some object was published after `seen` by a publisher that began before it, so its shards may lie by an
+    older layout.
+    """
+    if not live or live[-1] != command.newest:
+        return _refuse(f"layout {command.newest} is not the newest, which is {live[-1] if live else 'none'}")
+    if len(live) == 1:
+        return Decision(Verdict.UNCHANGED)
+    if is_late:
+        return _refuse("objects were published meanwhile whose shards were not yet looked after")
     return Decision(Verdict.APPLIED, effect=True)

@@ -37,7 +37,7 @@ PAYLOAD_DIGEST_BYTES = 16
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=1,
+    version=2,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -89,6 +89,7 @@ class Progress:
     applied: int
     revision: Revision
     objects: int
+    highest_member: int
     stopped: str | None
 
 
@@ -116,7 +117,13 @@ class State:
             log = connection.execute("SELECT log FROM progress").fetchone()[0]
             counters = _load(connection)
         return Progress(
-            log, counters.position, counters.applied, Revision(counters.revision), counters.objects, counters.stopped
+            log,
+            counters.position,
+            counters.applied,
+            Revision(counters.revision),
+            counters.objects,
+            counters.highest_member,
+            counters.stopped,
         )
 
     @property
@@ -164,9 +171,9 @@ class State:
             return layout_in(connection, number)
 
     def layouts(self) -> list[SetLayout]:
-        """Every layout, oldest first."""
+        """Every layout by which shards may lie, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT command FROM layout ORDER BY number").fetchall()
+            rows = connection.execute("SELECT command FROM layout WHERE is_live ORDER BY number").fetchall()
         return [as_layout(command) for (command,) in rows]
 
     def owed(self) -> list[Debt]:

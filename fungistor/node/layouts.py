@@ -30,8 +30,7 @@ class CatalogRoll:
 
     def next_number(self) -> MemberNumber:
         """Draw a number that no layout has ever used: what lies under the old one must never be looked for here."""
-        used = [known.number for layout in self._catalog.layouts() for known in layout.members]
-        return MemberNumber(max(used, default=0) + 1)
+        return MemberNumber(self._catalog.highest_member() + 1)
 
     def commit(self, members: Sequence[tuple[PoolMember, MemberNumber]]) -> None:
         """Plan the placement of these members and make it the newest layout.

@@ -36,8 +36,13 @@ class Places:
         raise UnavailableError("the pool has no layout yet", hint="start the network with `fungistor up` first")
 
     def window(self, stripe_id: StripeId, layout: LayoutNumber, shards: int) -> tuple[MemberNumber, ...]:
-        """Raises: UnavailableError for a layout this process has not heard of, InvalidError for too many shards."""
+        """Of a layout that was retired: where the newest wants its shards, and so has them.
+
+        Raises: UnavailableError for a layout this process has not heard of, InvalidError for too many shards.
+        """
         table = self._layouts.get(layout)
+        if table is None and layout < self.newest():
+            table = self._layouts[self.newest()]
         if table is None:
             raise UnavailableError(
                 f"layout {layout} is not known here", hint="let the catalog catch up, then try again"

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import libipld
 
-from fungistor.catalog.commands import Body, Command, LayoutMember, Payment, PayOwed, Publish, SetLayout, encode_command
+from fungistor.catalog.commands import (
+    Body,
+    Command,
+    LayoutMember,
+    Payment,
+    PayOwed,
+    Publish,
+    RetireLayouts,
+    SetLayout,
+    encode_command,
+)
 from fungistor.catalog.record import Record, Sizes
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId, TenantNumber
 
@@ -48,6 +58,7 @@ def _commands() -> list[tuple[str, Body]]:
         ("publish with debts", Publish(first)),
         ("publish again with an expiry", Publish(_record(expires=1_890_000_000), first.manifest_id, Revision(7))),
         ("pay a debt", PayOwed(first.object_id, first.manifest_id, (payment,))),
+        ("retire layouts", RetireLayouts(LayoutNumber(2), Revision(9))),
     ]
 
 
@@ -56,7 +67,7 @@ def _refused(good: bytes) -> list[tuple[str, bytes]]:
     return [
         ("nothing", b""),
         ("a later version", libipld.encode_dag_cbor([1, *fields[1:]])),
-        ("a later kind", libipld.encode_dag_cbor([*fields[:5], 3, fields[6]])),
+        ("a later kind", libipld.encode_dag_cbor([*fields[:5], 200, fields[6]])),
         ("a session of 15 bytes", libipld.encode_dag_cbor([0, bytes(15), 0, b"", b"", 2, []])),
         ("version 0 in a longer form", b"\x87\x18\x00" + bytes(17)),
         ("a map", libipld.encode_dag_cbor({"version": 0})),

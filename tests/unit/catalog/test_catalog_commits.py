@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import libipld
 import pytest
 
 from fungistor.catalog.catalog import APPLY_ENTRIES, Catalog, CatalogStoppedError
-from fungistor.catalog.commands import Body, Payment, PayOwed, Publish, encode_command
+from fungistor.catalog.commands import Body, Payment, PayOwed, Publish, RetireLayouts, encode_command
 from fungistor.catalog.log import BATCH_ENTRIES_MAX, START, FenceMovedError
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import OUTCOMES_KEPT, State
@@ -275,6 +276,24 @@ def test_layouts_are_kept_by_number(node: Node) -> None:
     a.commit(command(layout(2)))
     assert a.layouts() == [layout(1, table=bytes(160_000)), layout(2)]
     assert (a.layout(), a.layout(LayoutNumber(1)), a.layout(LayoutNumber(3))) == (layout(2), a.layouts()[0], None)
+
+
+def test_older_layouts_are_looked_by_until_they_retire(node: Node) -> None:
+    """A publisher that began before and commits after the mover looked has it look again; then all is the newest's."""
+    a = node("a")
+    a.commit(command(layout(1)))
+    a.commit(command(publish(1)))
+    a.commit(command(layout(2)))
+    seen = a.revision
+    a.commit(command(replace(publish(2), began=Revision(1))))
+    with pytest.raises(ConflictError, match="meanwhile"):
+        a.commit(command(RetireLayouts(LayoutNumber(2), seen)))
+    a.commit(command(replace(publish(3), began=seen)))
+    a.commit(command(RetireLayouts(LayoutNumber(2), a.revision)))
+    assert (a.layouts(), a.layout(LayoutNumber(1)), a.highest_member()) == ([layout(2)], layout(1), 5)
+    with pytest.raises(ConflictError, match="retired since this publish began"):
+        a.commit(command(replace(publish(4), began=seen)))
+    assert [changed.object_id for _, changed in a.records_after(seen)] == [record(2).object_id, record(3).object_id]
 
 
 def test_wait_applies_what_arrives(node: Node) -> None:

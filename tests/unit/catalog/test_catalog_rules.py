@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fungistor.catalog.commands import Payment, PayOwed, Publish
-from fungistor.catalog.rules import Verdict, decide_layout, decide_payment, decide_publish
-from fungistor.ids import MemberId, MemberNumber, TenantNumber
+from fungistor.catalog.commands import Payment, PayOwed, Publish, RetireLayouts
+from fungistor.catalog.rules import Verdict, decide_layout, decide_payment, decide_publish, decide_retirement
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, Revision, TenantNumber
 from tests.unit.catalog.samples import layout, owing, publish, record
 
 
@@ -138,3 +138,22 @@ def test_member_numbers_are_never_reused() -> None:
     renamed = layout(2, [1, 2])
     renamed = replace(renamed, members=(replace(renamed.members[0], id=MemberId("x")), renamed.members[1]))
     assert decide_layout(layout(1, [1, 2]), 2, renamed).verdict is Verdict.REFUSED
+
+
+def test_who_began_before_a_layout_was_retired_is_refused_where_a_manifest_would_stand() -> None:
+    """Its shards may lie where nobody looks any more; a new name for what stands needs no shards."""
+    began = Revision(6)
+    assert decide_publish(None, replace(publish(), began=began), Revision(7)).verdict is Verdict.REFUSED
+    again = Publish(record(sealed_name=b"new"), record().manifest_id, began)
+    assert decide_publish(record(), again, Revision(7)).verdict is Verdict.APPLIED
+    assert decide_publish(None, replace(publish(), began=Revision(7)), Revision(7)).verdict is Verdict.APPLIED
+
+
+def test_older_layouts_retire_only_before_the_newest_and_when_nobody_is_late() -> None:
+    """A repairer that looked by another newest layout, or before a late publisher committed, has to look again."""
+    command = RetireLayouts(LayoutNumber(3), Revision(9))
+    assert decide_retirement([1, 3], is_late=False, command=command).effect
+    assert decide_retirement([3], is_late=False, command=command).verdict is Verdict.UNCHANGED
+    assert decide_retirement([1, 3, 4], is_late=False, command=command).verdict is Verdict.REFUSED
+    assert decide_retirement([1, 3], is_late=True, command=command).verdict is Verdict.REFUSED
+    assert decide_retirement([], is_late=False, command=command).verdict is Verdict.REFUSED
