@@ -136,6 +136,9 @@ def test_listing(site: Site) -> None:
     symlinks = site.live.get(f"{site.path}/links/").text
     assert ">foo<" in symlinks
     assert ">bar<" in symlinks
+    links = site.live.get(f"{site.path}/links?format=raw")
+    (cid,) = {CID.parse(each) for each in links.headers["x-ipfs-roots"].split(",")[-1:]}
+    assert links.content == site.live.content.blocks[cid.multihash]
 
 
 def test_a_name_is_decoded_once(site: Site) -> None:

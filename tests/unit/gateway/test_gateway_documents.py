@@ -31,6 +31,12 @@ def converting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield made
 
 
+def parts_of(media_type: str, body: bytes) -> list[object]:
+    """Return the parts of a multipart body, read by a stock reader."""
+    message = email.message_from_bytes(f"Content-Type: {media_type}\r\n\r\n".encode() + body)
+    return [part.get_payload(decode=True) for part in message.walk() if not part.is_multipart()]
+
+
 def test_json_by_content(site: Site) -> None:
     """A file without a name that holds JSON is JSON, with no charset, and ?format=json wins over Accept."""
     cid = site.at(site.tree, "api/noname")
@@ -83,9 +89,7 @@ def test_plain(site: Site, asked: str, kind: str, block: bytes) -> None:
     assert one.headers["content-type"] == PLAIN_TYPES[kind]
     two = site.live.get(target, Accept=accept, Range="bytes=0-0,2-3")
     assert two.status_code == 206
-    parts = email.message_from_bytes(f"Content-Type: {two.headers['content-type']}\r\n\r\n".encode() + two.content)
-    bodies = [part.get_payload(decode=True) for part in parts.walk() if not part.is_multipart()]
-    assert bodies == [block[0:1], block[2:4]]
+    assert parts_of(two.headers["content-type"], two.content) == [block[0:1], block[2:4]]
 
 
 @pytest.mark.parametrize("kind", ["json", "cbor"])
@@ -115,6 +119,11 @@ def test_native(site: Site, kind: str, asked: str) -> None:
     assert (again.status_code, again.content) == (304, b"")
     part = site.live.get(f"/ipfs/{cid}{query}", Accept=accept, Range="bytes=3-7")
     assert (part.status_code, part.content) == (206, site.block(cid)[3:8])
+    assert part.headers["content-type"] == media_type
+    several = site.live.get(f"/ipfs/{cid}{query}", Accept=accept, Range="bytes=7-9,1-3")
+    assert several.status_code == 206
+    bodies = parts_of(several.headers["content-type"], several.content)
+    assert bodies == [site.block(cid)[7:10], site.block(cid)[1:4]]
 
 
 @pytest.mark.parametrize("kind", ["json", "cbor"])

@@ -130,7 +130,11 @@ def test_links_of_a_listing_stay_on_the_origin(named: Named) -> None:
     assert '<a href="/%C4%85/%C4%99/file-%C5%BA%C5%82.txt">' in page
     assert f'/ipfs/<a href="{above}">{root}</a>/<a href="{above}/%C4%85">ą</a>' in page
     assert 'href="//example.com:99/ipfs/' in page
-    assert '<a href="/hello.txt">' in named.live.get("/", Host=named.subdomain).text
+    for host in (named.subdomain, "site.example.org"):
+        answer = named.live.get("/", Host=host)
+        assert '<a href="/hello.txt">' in answer.text
+        assert ">..</a>" not in answer.text
+        assert answer.headers["etag"].startswith('"DirIndex-')
 
 
 def test_one_origin_a_root(named: Named) -> None:

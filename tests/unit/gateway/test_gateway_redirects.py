@@ -95,10 +95,23 @@ def test_pages_in_place_of_others(named: Named, target: str, status: int, body: 
     assert (by_name.status_code, by_name.headers["etag"]) == (status, answer.headers["etag"])
     assert "immutable" not in by_name.headers["cache-control"]
     assert "date" in by_name.headers
-    again = named.live.get(target, Host=named.subdomain, If_None_Match=answer.headers["etag"])
-    assert again.status_code == 304
+    for host in (named.subdomain, "site-example-org.ipns.example.com", "site.example.org"):
+        again = named.live.get(target, Host=host, If_None_Match=answer.headers["etag"])
+        assert (again.status_code, again.content) == (304, b"")
+        assert named.live.get(target, Host=host, If_None_Match='"other"').text == body
     head = named.live.request("HEAD", target, Host=named.subdomain)
     assert (head.status_code, head.content) == (status, b"")
+
+
+def test_lines_of_other_systems() -> None:
+    """A file whose lines all end in CR LF, as editors elsewhere write them, says the same."""
+    content = MemoryContent()
+    tree: Tree = {**PAGES, "_redirects": RULES.replace("\r", "").replace("\n", "\r\n").encode()}
+    with serving_names(content, content.add_tree(tree).cid) as named:
+        for target, status, place in (("/one", 301, "/one.html"), ("/two", 302, "/two.html")):
+            answer = named.live.get(target, Host=named.subdomain)
+            assert (answer.status_code, answer.headers["location"]) == (status, place)
+        assert named.live.get("/missing/x", Host=named.subdomain).status_code == 404
 
 
 def test_what_is_there_needs_no_rules(named: Named) -> None:
