@@ -12,7 +12,7 @@ from fungistor.catalog.commands import Command, SetLayout, encode_command
 from fungistor.catalog.log import Log
 from fungistor.catalog.record import Record
 from fungistor.catalog.rules import Verdict
-from fungistor.catalog.state import Debt, Outcome, State, payload_digest
+from fungistor.catalog.state import Debt, Outcome, State, Turn, payload_digest
 from fungistor.errors import ConflictError, FailedError, InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, ObjectId, Revision
 
@@ -53,7 +53,11 @@ class Catalog:
     Of a log that is elsewhere (`is_remote`) readers need nothing: while it cannot be had they go on with the state.
     """
 
-    def __init__(self, log: Log, state: State, *, is_remote: bool = False) -> None:
+    def __init__(
+        self, log: Log, state: State, *, is_remote: bool = False, prepare: Callable[[], None] | None = None
+    ) -> None:
+        """`prepare` is done each time before entries take effect, so that what they rely on is on this node first."""
+        self._prepare = prepare
         self._log = log
         self._state = state
         self._is_remote = is_remote
@@ -100,7 +104,8 @@ class Catalog:
             known = self._outcomes(commands, payloads)
         # Often another process has applied these, too, by now. If not, this one does.
         while None in known:
-            if self._state.advance(self._log, APPLY_ENTRIES) == 0:
+            turn = self._advance()
+            if turn.ended and not turn.applied:
                 known = self._outcomes(commands, payloads)
                 break
             known = self._outcomes(commands, payloads)
@@ -151,10 +156,13 @@ class Catalog:
             self._log.epoch()
 
     def _apply_all(self) -> bool:
-        # A short turn has met the log's end: under a steady stream of appends there may always be one entry more.
-        while self._state.advance(self._log, APPLY_ENTRIES) == APPLY_ENTRIES:
+        # Until the end that was met: under a steady stream of appends there may always be one entry more.
+        while not self._advance().ended:
             pass
         return self._state.progress().stopped is None
+
+    def _advance(self) -> Turn:
+        return self._state.advance(self._log, APPLY_ENTRIES, self._prepare)
 
     def _is_behind(self) -> bool:
         progress = self._state.progress()

@@ -7,7 +7,7 @@ of its processes. Whoever is behind applies, under the file's write lock; reader
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -33,6 +33,9 @@ ROWS_A_READ = 512
 """How many records one snapshot brings when all are listed."""
 
 PAYLOAD_DIGEST_BYTES = 16
+
+BATCH_BYTES = 4 << 20
+"""So many bytes of entries at least end a turn of catching up: they are held in memory."""
 
 SCHEMA = Schema(
     what="catalog state",
@@ -91,6 +94,14 @@ class Progress:
     objects: int
     highest_member: int
     stopped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How many entries one turn of catching up applied, and whether it met the log's end, or what cannot be applied."""
+
+    applied: int
+    ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,20 +222,48 @@ class State:
 
     # --- applying
 
-    def advance(self, log: Log, entries_max: int) -> int:
-        """Apply up to `entries_max` entries that follow; return how many were. 0: none is left, or a command that
-        this program does not know stopped it (`progress().stopped`); after an update it goes on from there.
+    def advance(self, log: Log, entries_max: int, prepare: Callable[[], None] | None = None) -> Turn:
+        """Apply up to `entries_max` entries that follow. A command that this program does not know ends the turn
+        (`progress().stopped`); after an update it goes on from there.
+
+        The log is read before the state's write lock is taken: a log elsewhere may be slow, and nobody waits for it.
+        `prepare` runs between the two, and is done when the entries that were read take effect.
 
         Raises:
             CorruptError: the state is not of this log, or ahead of it.
         """
+        identity = log.identity()
+        while True:
+            after = self._followed(identity)
+            batch, is_cut = _bounded(log.read(after), entries_max)
+            if batch and prepare is not None:
+                prepare()
+            applied = self._apply_after(identity, after, batch) if batch or after == START else 0
+            if applied is not None:
+                return Turn(applied, not is_cut or not applied)
+
+    def _followed(self, identity: bytes) -> Position:
+        """The position to read on from. Raises: CorruptError: the state is of another log."""
+        progress = self.progress()
+        if progress.log != identity and (progress.log or progress.position != START):
+            raise self._other_log(progress.log, identity)
+        return progress.position
+
+    def _apply_after(self, identity: bytes, after: Position, batch: Sequence[Entry]) -> int | None:
+        """Apply a batch read after a position; None if the state is no longer there nor inside the batch."""
         with self._database.write() as connection:
             counters = _load(connection)
-            self._check_log(connection, log, counters)
+            self._check_log(connection, identity, counters)
+            if counters.position != after:
+                # Another process was quicker: what it left of the batch, if anything, is still to be done.
+                at = next((at for at, entry in enumerate(batch, 1) if entry.position == counters.position), len(batch))
+                batch = batch[at:]
+                if not batch:
+                    return None
             before = counters.applied
             stopped_before = counters.stopped
-            for entry in log.read(counters.position):
-                if not _apply(connection, counters, entry) or counters.applied - before >= entries_max:
+            for entry in batch:
+                if not _apply(connection, counters, entry):
                     break
             count = counters.applied - before
             if count or counters.stopped != stopped_before:
@@ -244,16 +283,30 @@ class State:
             _save(connection, counters)
             return counters.applied - before
 
-    def _check_log(self, connection: sqlite3.Connection, log: Log, counters: Counters) -> None:
+    def _check_log(self, connection: sqlite3.Connection, identity: bytes, counters: Counters) -> None:
         known = connection.execute("SELECT log FROM progress").fetchone()[0]
-        identity = log.identity()
         if not known and counters.position == START:
             connection.execute("UPDATE progress SET log = ?", (identity,))
         elif known != identity:
-            raise CorruptError(
-                f"{self._path} follows log {known.hex()}, this log is {identity.hex()}",
-                hint="bring the right log back; or, if this one is right, delete the state: it is rebuilt",
-            )
+            raise self._other_log(known, identity)
+
+    def _other_log(self, known: bytes, found: bytes) -> CorruptError:
+        return CorruptError(
+            f"{self._path} follows log {known.hex()}, this log is {found.hex()}",
+            hint="bring the right log back; or, if this one is right, delete the state: it is rebuilt",
+        )
+
+
+def _bounded(entries: Iterator[Entry], entries_max: int) -> tuple[list[Entry], bool]:
+    """The first entries, so many or until they reach `BATCH_BYTES`, and whether there may be more."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        batch.append(entry)
+        size += len(entry.payload)
+        if len(batch) >= entries_max or size >= BATCH_BYTES:
+            return batch, True
+    return batch, False
 
 
 def _load(connection: sqlite3.Connection) -> Counters:
