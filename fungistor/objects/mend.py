@@ -6,6 +6,7 @@ list holds, so that neither a lying member nor a forged shard is spread.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -56,6 +57,20 @@ class Mender:
             raise UnavailableError("members died while their debts were paid; it will be tried again")
         return mended
 
+    def rebuild(self, slot: Slot, indices: Collection[int]) -> Iterator[tuple[int, Hashable]]:
+        """Make these shards from others and put each where the newest layout wants it; (index, receipt) of those taken.
+
+        Raises:
+            NotEnoughShardsError, CorruptError: the others do not suffice, or do not give the stripe's content.
+        """
+        shards = self._honest_shards(slot, set(indices))
+        for index in indices:
+            payload = shards[index]
+            tag = shard_tag(slot.stripe_id, index, slot.shard_bytes, payload_root(payload))
+            # A member that has gone again is left; the others still get theirs.
+            with contextlib.suppress(UnavailableError):
+                yield index, self._store.put_shard(slot, index, payload, tag)
+
     def _missing(self, slot: Slot) -> dict[int, MemberNumber]:
         window = wanted_at(self._store, slot)
         return {index: window[index] for index, there in self._store.exists(slot).items() if not there}
@@ -65,18 +80,8 @@ class Mender:
     ) -> Iterator[tuple[int, Hashable]]:
         up = set(self._store.up_members())
         indices = [i for i, member in missing.items() if member in up and (only is None or member in only)]
-        if not indices:
-            return
-        shards = self._honest_shards(slot, set(missing))
-        for index in indices:
-            payload = shards[index]
-            tag = shard_tag(slot.stripe_id, index, slot.shard_bytes, payload_root(payload))
-            try:
-                receipt = self._store.put_shard(slot, index, payload, tag)
-            except UnavailableError:
-                # This member has gone again; the others still get theirs.
-                continue
-            yield index, receipt
+        if indices:
+            yield from self.rebuild(slot, indices)
 
     def _honest_shards(self, slot: Slot, missing: set[int]) -> list[memoryview]:
         """All k + m shards, rebuilt from k that prove themselves and give the content root."""

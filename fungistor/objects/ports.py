@@ -122,6 +122,17 @@ class ShardStore(Protocol):
             UnavailableError: its member does not take it.
         """
 
+    def at_home(self, slots: Sequence[Slot]) -> Sequence[Mapping[int, bool | None]]:
+        """For each stripe, whether each shard lies where the newest layout wants it; None where that member does not
+        answer."""
+
+    def get_shard(self, slot: Slot, index: int) -> bytes | None:
+        """One sound shard's payload and tag, from wherever it lies; None where it is nowhere, or damaged.
+
+        Raises:
+            UnavailableError: nobody could say.
+        """
+
     def exists(self, slot: Slot) -> Mapping[int, bool | None]:
         """Whether each shard is there; None where its member does not answer."""
 

@@ -174,6 +174,15 @@ class Pool:
         """Whether each shard is there now; None where nobody could say."""
         return self.exists_all([slot], indices)[0]
 
+    def at_home(self, slots: Sequence[Slot]) -> list[dict[int, bool | None]]:
+        """For each slot, whether each shard is at the member that the newest layout wants it at."""
+        flights = range(0, len(slots), survey.EXISTS_PER_REQUEST)
+        return [
+            answer
+            for start in flights
+            for answer in survey.exists(self._ground, slots[start : start + survey.EXISTS_PER_REQUEST], None, True)
+        ]
+
     def exists_all(self, slots: Sequence[Slot], indices: Collection[int] | None = None) -> list[dict[int, bool | None]]:
         """`exists` for many slots, hundreds in one flight."""
         flights = range(0, len(slots), survey.EXISTS_PER_REQUEST)

@@ -55,8 +55,12 @@ def greet(ground: Ground, members: Collection[MemberNumber]) -> None:
             asking.wait(until)
 
 
-def exists(ground: Ground, slots: Sequence[Slot], indices: Collection[int] | None) -> list[dict[int, bool | None]]:
+def exists(
+    ground: Ground, slots: Sequence[Slot], indices: Collection[int] | None, only_at_home: bool = False
+) -> list[dict[int, bool | None]]:
     """For each slot: its shards' presence now, True if any place has it, None if nobody could say.
+
+    `only_at_home`: only the places that the newest layout wants count.
 
     Members that are not trusted get a moment only; the questions to one member share a flight.
     """
@@ -66,7 +70,7 @@ def exists(ground: Ground, slots: Sequence[Slot], indices: Collection[int] | Non
         asked = range(slot.k + slot.m) if indices is None else indices
         answers.append(dict.fromkeys(asked))
         for place in ground.places.of(slot.stripe_id, slot.k + slot.m):
-            if place.index in answers[order]:
+            if place.index in answers[order] and (place.layer == 0 or not only_at_home):
                 key = shard_key(slot.stripe_id, place.index)
                 questions.setdefault(place.member, []).append((order, place.index, key))
     trusts = ground.trusts(questions)

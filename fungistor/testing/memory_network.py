@@ -31,7 +31,9 @@ from fungistor.objects.source import ReadThreads
 from fungistor.objects.storing import PublishPorts
 from fungistor.objects.stripe_reader import StripeReader
 from fungistor.objects.verify import Tally, Verifier
-from fungistor.placement import Member, Policy, plan
+from fungistor.placement import Member, PlacementTable, Policy, plan
+from fungistor.repair.mover import Mover
+from fungistor.repair.tour import Tour, Toured
 from fungistor.testing.memory_log import MemoryLog
 from fungistor.testing.memory_store import MemoryStore
 
@@ -42,6 +44,11 @@ TENANT = TenantNumber(0)
 def members(count: int) -> list[Member]:
     """Members 1..count without zones."""
     return [Member(MemberNumber(number), MemberId(f"m{number:02}")) for number in range(1, count + 1)]
+
+
+def newest_row(world: Sequence[Member]) -> int:
+    """How many members of those that take shards a row has."""
+    return min(20, sum(member.weight > 0 for member in world))
 
 
 class MemoryNetwork:
@@ -129,6 +136,30 @@ class MemoryNetwork:
         if isinstance(result, PublishFailure):
             raise result.error
         return result
+
+    # the pool
+
+    def set_layout(self, world: Sequence[Member]) -> LayoutNumber:
+        """Make these members the newest layout, planned from the one before; new ones are there and empty."""
+        newest = self.catalog.layout()
+        assert newest is not None
+        table = plan(world, PlacementTable.from_bytes(newest.table), Policy(n=newest_row(world)))
+        number = LayoutNumber(newest.number + 1)
+        self.store.join({member.number: member.id for member in world}, number, table)
+        placed = tuple(LayoutMember(member.number, member.id, member.zone, member.weight) for member in world)
+        self.catalog.commit(Command(SessionId(self._draw(16)), 0, SetLayout(number, placed, table.to_bytes(), b"")))
+        return number
+
+    def tour(self) -> Toured:
+        """Bring all shards where the newest layout wants them; readers look by the layouts that are left."""
+        mover = lambda: Mover(self.store, self.mender(), lambda _: None)  # noqa: E731
+        toured = Tour(
+            self.catalog, lambda record: self.stripe_list(record).all_slots(), mover, self.payer.mend_whole
+        ).run()
+        self.store.layouts = {
+            layout.number: PlacementTable.from_bytes(layout.table) for layout in self.catalog.layouts()
+        }
+        return toured
 
     # looking
 

@@ -130,6 +130,12 @@ class MemoryStore:
         self.ranged_bytes = 0
         self._lock = threading.RLock()
 
+    def join(self, members: Mapping[MemberNumber, MemberId], layout: LayoutNumber, table: PlacementTable) -> None:
+        """Another layout is the newest from now on; members that nobody knew are empty."""
+        for number, name in members.items():
+            self.all.setdefault(number, MemoryMember(number, name))
+        self.layouts[layout] = table
+
     # faults
 
     def __getitem__(self, number: MemberNumber) -> MemoryMember:
@@ -171,7 +177,8 @@ class MemoryStore:
         return self.all[number].id
 
     def window(self, stripe_id: StripeId, layout: LayoutNumber, shards: int) -> tuple[MemberNumber, ...]:
-        return window(self.layouts[layout], stripe_id, shards)
+        table = self.layouts.get(layout) or self.layouts[self.newest_layout()]  # a retired one is drained
+        return window(table, stripe_id, shards)
 
     def _reach(self, number: MemberNumber) -> str:
         """Why a member cannot be asked, "" when it can; asking teaches."""
@@ -222,6 +229,12 @@ class MemoryStore:
             if problem := self._store(number, shard_key(slot.stripe_id, index), payload, tag):
                 raise UnavailableError(f"{self.name(number)} did not store a shard: {problem}")
             return MemoryReceipt(number, self.all[number].run)
+
+    def get_shard(self, slot: Slot, index: int) -> bytes | None:
+        found = self.inspect(slot)[index]
+        if found.soundness == "unknown":
+            raise UnavailableError(f"shard {index}: {self.name(found.member)} does not answer")
+        return found.value
 
     def barrier(self, receipts: Collection[MemoryReceipt]) -> MemoryBarrier:
         failed: dict[MemberNumber, str] = {}
@@ -297,9 +310,17 @@ class MemoryStore:
         with self._lock:
             return {index: self._exists(slot, index) for index in range(slot.k + slot.m)}
 
-    def _exists(self, slot: Slot, index: int) -> bool | None:
+    def at_home(self, slots: Sequence[Slot]) -> list[dict[int, bool | None]]:
+        with self._lock:
+            return [
+                {index: self._exists(slot, index, only_at_home=True) for index in range(slot.k + slot.m)}
+                for slot in slots
+            ]
+
+    def _exists(self, slot: Slot, index: int, *, only_at_home: bool = False) -> bool | None:
         key = shard_key(slot.stripe_id, index)
-        said = [None if self._reach(number) else key in self.all[number].values for number in self.places(slot, index)]
+        places = self.places(slot, index)[:1] if only_at_home else self.places(slot, index)
+        said = [None if self._reach(number) else key in self.all[number].values for number in places]
         return True if True in said else None if None in said else False
 
 
