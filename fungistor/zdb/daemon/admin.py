@@ -61,7 +61,10 @@ def nsdel(session: Session, args: list[Argument]) -> Reply:
         raise ReplyError("This namespace doesn't exists")
     if namespace is session.namespace:
         raise ReplyError("Cannot remove namespace you're currently using.")
-    session.context.store.remove(namespace)
+    try:
+        session.context.store.remove(namespace)
+    except OSError as error:
+        raise ReplyError("Could not remove namespace") from error
     session.context.hooks.tell("namespace-deleted", os.fsdecode(name))
     return OK
 
@@ -161,7 +164,6 @@ def flush(session: Session, _args: list[Argument]) -> Reply:
     try:
         session.context.store.flush(namespace)
     except OSError as error:
-        namespace.broken = f"flush failed: {error}"
         raise ReplyError("Could not flush namespace") from error
     session.wrote = True
     return OK

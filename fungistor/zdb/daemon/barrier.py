@@ -77,7 +77,8 @@ class Barrier:
             namespace.broken = reason
             name = os.fsdecode(namespace.name)
             say(ERROR, "namespace.broken", f"takes no writes until a restart: {reason}", namespace=name)
-        whole = not any(namespace.broken for namespace in self._store.namespaces.values())
+        # A namespace whose FLUSH is not finished has acknowledged nothing that could be lost.
+        whole = not any(one.broken and one.unfinished is None for one in self._store.namespaces.values())
         callbacks, self._running = self._running, []
         for done in callbacks:
             done(whole)

@@ -81,6 +81,9 @@ def _plausible(record: DataRecord | None, size: int) -> bool:
         return False
     if record.payload_bytes > ZDB_VALUE_BYTES_MAX or record.end > size:
         return False
+    if not (record.crc or record.timestamp or any(record.key)):
+        # Zeros that run from a head into its payload have the checksum 0: they would pass for a value of id 0.
+        return False
     return not (record.flags & DELETED and (record.payload_bytes or record.crc))
 
 

@@ -86,14 +86,23 @@ def create_file(path: str, data: bytes) -> int:
     """Create a file that must not exist yet, with these first bytes, and return its descriptor.
 
     Raises:
-        OSError: it could not be; nothing is left.
+        OSError: it could not be; nothing is left that the next attempt does not take over.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags | os.O_EXCL, 0o600)
+    except FileExistsError:
+        found = read_file(path)
+        if found is not None and not data.startswith(found):
+            raise
+        # An attempt that the disk refused, and whose remains it would not take away either.
+        fd = os.open(path, flags, 0o600)
     try:
         write_all(fd, [data], 0)
     except OSError:
         os.close(fd)
-        os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
         raise
     return fd
 

@@ -30,11 +30,15 @@ def look(context: Context) -> Health:
     broken = [
         f"namespace {os.fsdecode(one.name)} takes no writes until a restart: {one.broken}"
         for one in store.namespaces.values()
-        if one.broken
+        if one.broken and one.unfinished is None
     ]
     health = Health(broken[:_NAMED_MAX])
     if len(broken) > _NAMED_MAX:
         health.broken.append(f"and {len(broken) - _NAMED_MAX} more namespaces")
+    unfinished = [one for one in store.namespaces.values() if one.unfinished is not None]
+    if unfinished:
+        named = ", ".join(os.fsdecode(one.name) for one in unfinished[:_NAMED_MAX])
+        health.refuses.append(f"a FLUSH is not finished in {len(unfinished)} namespaces: {named}")
     if time.time() - context.stats.write_failed_at < FAILED_RECENTLY_S:
         health.refuses.append("a disk has just refused a write")
     for what, root in (("data", store.data_root), ("index", store.index_root)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from array import array
 from collections.abc import Callable, Sequence
@@ -14,7 +15,6 @@ from fungistor.zdb.daemon.format import (
     DELETED,
     INDEX_HEADER,
     INDEX_RECORD,
-    MODE_SEQUENTIAL,
     SLOT_BYTES,
     Checkpoint,
     Descriptor,
@@ -24,7 +24,7 @@ from fungistor.zdb.daemon.format import (
 )
 from fungistor.zdb.daemon.keytable import Entry, KeyTable
 from fungistor.zdb.daemon.segments import Segments, Write, WriteError
-from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
+from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, first_slots, id_bytes
 from fungistor.zdb.daemon.wire import ReplyError
 
 _ONE_READ_BYTES_MAX: Final = 16 << 10
@@ -142,6 +142,8 @@ class Namespace:
         self.removed = False
         self.broken = ""
         """Why writes are refused until a restart; empty when they are not."""
+        self.unfinished: Callable[[], None] | None = None
+        """What is still to be done before it takes writes again; while it raises OSError, `broken` says why."""
         self.unflagged = False
         """Whether an index record could not be marked: only the data file knows, so no checkpoint may be taken."""
         self.checkpoint = Checkpoint((), b"")
@@ -165,10 +167,7 @@ class Namespace:
             OSError: the disk refused.
         """
         self.segments.set_mode(mode)
-        self.next_id, self.slots = 0, None
-        if mode == MODE_SEQUENTIAL:
-            self.slots = Slots()
-            self.slots.begin(0, 0)
+        self.next_id, self.slots = 0, first_slots(mode)
 
     def adopt(self, segments: Segments, live: Live, slots: Slots | None, next_id: int) -> None:
         """Go on with other files; the old ones are closed."""
@@ -468,8 +467,15 @@ class Namespace:
             self.rotated(self, closed)
 
     def _check_writable(self) -> None:
-        if self.broken:
+        if self.broken and not self.recovers():
             raise ReplyError("Cannot write data right now")
+
+    def recovers(self) -> bool:
+        """Do what is unfinished; return whether writes are taken again."""
+        if self.unfinished is not None:
+            with contextlib.suppress(OSError):
+                self.unfinished()
+        return not self.broken
 
     def _check_allowed(self, old: Entry | None, size: int, grown: int) -> None:
         if self.broken:

@@ -150,6 +150,7 @@ class _Loader(PairFiles):
             start, last = end, offset
             if not at:
                 self.drop(key)
+                self.unsafe_deletions.pop(key, None)
                 continue
             if flags & DELETED:
                 self.flagged.add(file_id << 32 | at)
@@ -230,6 +231,7 @@ class _Loader(PairFiles):
             witness = settled.matched.get(record.offset)
             if record.flags & DELETED:
                 self.drop(record.key)
+                self.note_deletion(record, walk)
                 continue
             self._put_record(file_id, record, witness)
         self.index_records += len(settled.matched)
@@ -257,6 +259,7 @@ class _Loader(PairFiles):
         for record in reconciled(data_fd, walk, rest):
             if record.flags & DELETED:
                 self.drop(record.key)
+                self.note_deletion(record, walk)
                 continue
             offset = len(body)
             body += INDEX_RECORD.pack(
@@ -379,7 +382,8 @@ def recover(
         marks[number + 1] = SegmentMark(
             number + 1, DATA_HEADER.size, loader.data_last or 0, INDEX_HEADER.size, loader.index_last, 0
         )
-    top = marks[max(marks)]
+    top = loader.repeat_deletions(lambda key: key not in loader.keys, marks[max(marks)])
+    marks[top.file_id], loader.data_last = top, top.data_last
     ends = Ends(top.file_id, top.data_end, loader.data_last or 0, top.index_end, loader.index_last)
     return Recovered(loader.keys, ends, loader.index_records, loader.report, marks, loader.changed)
 

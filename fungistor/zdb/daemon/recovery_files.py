@@ -6,7 +6,8 @@ import contextlib
 import os
 import re
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fungistor.errors import FailedError
@@ -17,12 +18,14 @@ from fungistor.zdb.daemon.format import (
     DATA_MAGIC,
     DATA_RECORD,
     DATA_VERSION,
+    DELETED,
     INDEX_HEADER,
     INDEX_MAGIC,
     INDEX_VERSION,
     MODE_USER,
     OFFSET_MAX,
     Checkpoint,
+    DataRecord,
     SegmentMark,
     checksum,
     data_header,
@@ -70,6 +73,8 @@ class PairFiles:
     """Whether the files cannot be changed."""
     holed: set[int] = field(default_factory=set)
     """Data files with places that a walk gets past only by what it knows besides."""
+    unsafe_deletions: dict[bytes, int] = field(default_factory=dict)
+    """Keys whose last deletion lies behind such a place, with its time."""
 
     def may_write(self) -> bool:
         """Whether a mend may be written; on a disk that is read-only it is made in memory alone."""
@@ -179,6 +184,41 @@ class PairFiles:
         self.report.append(f"d{newest} has a hole: d{newest + 1} begun")
         self.changed = True
         return True
+
+    def note_deletion(self, record: DataRecord, walk: Walk) -> None:
+        """Remember a deletion that the next walk may not find: no index record and no payload leads to it."""
+        if any(hole < record.offset for hole in (*walk.damaged, *walk.torn)):
+            self.unsafe_deletions[record.key] = record.timestamp
+        else:
+            self.unsafe_deletions.pop(record.key, None)
+
+    def repeat_deletions(self, gone: Callable[[bytes], bool], mark: SegmentMark) -> SegmentMark:
+        """Write deletions that lie behind a hole once more at the end of the newest data file, and give its mark.
+
+        Whatever else a start finds there is led to by an index record, which it flushes, or by its own payload.
+        """
+        keys = [key for key in self.unsafe_deletions if gone(key)]
+        if not keys or not self.may_write():
+            return mark
+        body, end, last = bytearray(), mark.data_end, mark.data_last
+        for key in keys:
+            body += DATA_RECORD.pack(len(key), 0, last, 0, DELETED, self.unsafe_deletions[key]) + key
+            last, end = end, mark.data_end + len(body)
+        try:
+            fd = os.open(f"{self.data_path}/d{mark.file_id}", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                write_all(fd, [body], mark.data_end)
+            except OSError:
+                os.ftruncate(fd, mark.data_end)
+                raise
+            finally:
+                os.close(fd)
+        except OSError as error:
+            # A full disk is no reason not to serve.
+            self.report.append(f"{len(keys)} deletions behind a hole could not be written again: {error.strerror}")
+            return mark
+        self.report.append(f"{len(keys)} deletions behind a hole written again in d{mark.file_id}")
+        return replace(mark, data_end=end, data_last=last)
 
     def promised(self, file_id: int) -> int:
         """Return the offset in a data file up to which a barrier may have covered what is there."""

@@ -68,6 +68,8 @@ class SequentialLoader(PairFiles):
                 numbers = [*numbers, newest]
                 self.firsts[newest] = self._count
                 marks[newest] = SegmentMark(newest, DATA_HEADER.size, self.data_last or 0, 0, self.previous, 0)
+            top = self.repeat_deletions(lambda key: not self._lives(key), marks[numbers[-1]])
+            marks[top.file_id], self.data_last = top, top.data_last
         else:
             for number in numbers:
                 self.firsts[number] = self._count
@@ -170,6 +172,7 @@ class SequentialLoader(PairFiles):
         if record.flags & DELETED:
             if slot < self._count:
                 self.table[slot * SLOT_BYTES + _FLAGS_AT] |= DELETED
+                self.note_deletion(record, walk)
             return
         if slot < self._count:
             self._update(number, slot, record, known)

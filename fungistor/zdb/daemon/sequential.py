@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final
 
-from fungistor.zdb.daemon.format import INDEX_HEADER, SLOT_BYTES
+from fungistor.zdb.daemon.format import INDEX_HEADER, MODE_SEQUENTIAL, SLOT_BYTES
 
 ID_BYTES: Final = 8
 ID_MAX: Final = (1 << 64) - 1
@@ -37,3 +37,12 @@ class Slots:
         number = int.from_bytes(key, "little")
         at = bisect_right(self._firsts, number) - 1
         return self._files[at], INDEX_HEADER.size + (number - self._firsts[at]) * SLOT_BYTES
+
+
+def first_slots(mode: int) -> Slots | None:
+    """Return where the ids of an empty namespace will lie; None in user mode, which has no ids."""
+    if mode != MODE_SEQUENTIAL:
+        return None
+    slots = Slots()
+    slots.begin(0, 0)
+    return slots

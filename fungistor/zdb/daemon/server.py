@@ -170,7 +170,7 @@ class _Daemon:
             admin.close()
             listeners.remove_socket_file()
             self._release_signals(loop)
-        return 0 if not any(namespace.broken for namespace in store.namespaces.values()) else 1
+        return int(any(one.broken and one.unfinished is None for one in store.namespaces.values()))
 
     def _context(self, store: Store, stop: asyncio.Event) -> Context:
         config = self._config

@@ -14,13 +14,12 @@ from typing import Final
 
 from fungistor.errors import ConflictError, CorruptError, FailedError
 from fungistor.zdb.daemon.checkpoint import (
-    CHECKPOINT_NAME,
-    FLUSHED_NAME,
     load_checkpoint,
     note_flushed,
     save_checkpoint,
     write_checkpoint,
 )
+from fungistor.zdb.daemon.emptying import begin_emptying, emptied_mode, finish_emptying
 from fungistor.zdb.daemon.files import OpenFiles, close_all, create_file, read_file, replace_file, sync_directory
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
@@ -36,15 +35,13 @@ from fungistor.zdb.daemon.format import (
 )
 from fungistor.zdb.daemon.namespace import IoStats, Live, Namespace
 from fungistor.zdb.daemon.recovery import recover
-from fungistor.zdb.daemon.recovery_files import Recovered, create_pair, file_numbers
+from fungistor.zdb.daemon.recovery_files import Recovered
 from fungistor.zdb.daemon.segments import Ends, Segments
-from fungistor.zdb.daemon.sequential import Slots
+from fungistor.zdb.daemon.sequential import first_slots
 
 DEFAULT: Final = b"default"
 DESCRIPTOR_NAME: Final = "zdb-namespace"
 _LOCK_NAME: Final = ".lockfile"
-_FLUSH_NAME: Final = "fungistor-flush"
-"""While it is there, everything beside it is void: a flush has begun and must be finished."""
 _NAME_BYTES_MAX: Final = 128
 
 
@@ -70,6 +67,8 @@ class Store:
         self._mode = mode
         self.readonly = False
         """Whether nothing can be written here: a mounted snapshot, or a disk that the kernel gave up on."""
+        self._remains: set[bytes] = set()
+        """Namespaces that could not be created, nor what there was of them be taken away."""
         self._open_files = OpenFiles()
         self._locks: list[int] = []
         try:
@@ -100,6 +99,8 @@ class Store:
         mode = self._mode or MODE_USER
         try:
             for path in (index_path, data_path):
+                if name in self._remains:
+                    shutil.rmtree(path, ignore_errors=True)
                 os.mkdir(path, 0o700)
                 made.append(path)
             descriptor = Descriptor(name)
@@ -109,29 +110,42 @@ class Store:
             if self.durable:
                 sync_directory(self.index_root)
                 sync_directory(self.data_root)
-            ends = Ends(0, len(data_header(0)), 0, len(index_header(0)), 0)
-            segments = Segments(index_path, data_path, ends, self._open_files, mode)
+            segments = self._first_pair(index_path, data_path, mode)
         except OSError:
             for path in made:
                 shutil.rmtree(path, ignore_errors=True)
+                if os.path.exists(path):
+                    self._remains.add(name)
             raise
+        self._remains.discard(name)
         segments.touch_directory(data_path)
-        slots = None
-        if mode == MODE_SEQUENTIAL:
-            slots = Slots()
-            slots.begin(0, 0)
-        namespace = Namespace(descriptor, segments, Live(), datasize=self._datasize, io=self.io, next_id=0, slots=slots)
+        namespace = Namespace(
+            descriptor, segments, Live(), datasize=self._datasize, io=self.io, next_id=0, slots=first_slots(mode)
+        )
         self.namespaces[name] = namespace
         self._rewrite_checkpoint(namespace)
         return namespace
 
     def remove(self, namespace: Namespace) -> None:
-        """Delete a namespace with all its files, at once."""
+        """Delete a namespace with all its files, at once.
+
+        Raises:
+            OSError: the disk refused; it is empty, and takes no writes until the disk changes its mind.
+        """
+        segments = namespace.segments
+        with contextlib.suppress(OSError):
+            # A start after a removal that broke off must not find values.
+            begin_emptying(segments.index_path, durable=False)
+        segments.close()
+        try:
+            for path in (segments.data_path, segments.index_path):
+                if os.path.exists(path):
+                    shutil.rmtree(path)
+        except OSError:
+            self._become_void(namespace)
+            raise
         namespace.removed = True
         del self.namespaces[namespace.name]
-        namespace.segments.close()
-        for path in (namespace.segments.index_path, namespace.segments.data_path):
-            shutil.rmtree(path, ignore_errors=True)
 
     def save_descriptor(self, namespace: Namespace, descriptor: Descriptor) -> None:
         """Change a namespace's properties, on disk first.
@@ -205,9 +219,12 @@ class Store:
             self._make_folder(path)
             if os.path.exists(f"{path}/zdb-index-00000"):
                 raise FailedError(f"{path} has the layout of 0-db before 2.0", hint="convert it with the original")
-        self._finish_flush(index_path, data_path)
         report: list[str] = []
+        void = self._emptied(index_path, data_path, report)
         checkpoint = load_checkpoint(index_path, report)
+        if void is not None:
+            self._open_void(name, void, index_path, data_path, checkpoint, report)
+            return
         found = recover(index_path, data_path, checkpoint, self._mode, readonly=self.readonly)
         report += found.report
         descriptor = self._descriptor(name, index_path, checkpoint, report, empty=not found.keys)
@@ -219,6 +236,31 @@ class Store:
         self.namespaces[name] = namespace
         self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
         self._make_durable(namespace, changed=found.changed)
+
+    def _emptied(self, index_path: str, data_path: str, report: list[str]) -> int | None:
+        """Finish a FLUSH that was begun; where the disk refuses, return the namespace's mode."""
+        mode = emptied_mode(index_path, data_path)
+        if mode is None:
+            return None
+        try:
+            finish_emptying(index_path, data_path, mode, durable=self.durable)
+        except OSError as error:
+            report.append(f"a FLUSH cannot be finished yet: {error.strerror}")
+            return mode
+        report.append("a FLUSH that had begun was finished")
+        return None
+
+    def _open_void(
+        self, name: bytes, mode: int, index_path: str, data_path: str, checkpoint: Checkpoint | None, report: list[str]
+    ) -> None:
+        descriptor = self._descriptor(name, index_path, checkpoint, report, empty=True)
+        segments = self._first_pair(index_path, data_path, mode)
+        namespace = Namespace(
+            descriptor, segments, Live(), datasize=self._datasize, io=self.io, next_id=0, slots=first_slots(mode)
+        )
+        self._become_void(namespace)
+        self.namespaces[name] = namespace
+        self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
 
     def _opened(self, index_path: str, data_path: str, found: Recovered) -> tuple[Segments, Live]:
         live = Live(found.keys)
@@ -235,6 +277,8 @@ class Store:
             FailedError: what is there now cannot be opened; the namespace takes no writes until a restart.
             OSError: the disk refused; the same.
         """
+        if namespace.unfinished is not None:
+            self._finish_emptying(namespace)
         segments = namespace.segments
         unsynced = segments.take_unsynced()
         if self.durable:
@@ -257,42 +301,44 @@ class Store:
         Whatever ends the daemon meanwhile, the next start finds all of it or nothing of it.
 
         Raises:
-            OSError: the disk refused; the namespace takes no writes until a restart, which empties it.
+            OSError: the disk refused. Either nothing has changed; or the namespace is empty, and takes no writes
+                until the rest could be done, which is tried before each.
         """
+        if namespace.unfinished is None:
+            segments = namespace.segments
+            try:
+                begin_emptying(segments.index_path, durable=self.durable)
+            except OSError:
+                # A mark that was taken back must not come back with a power cut.
+                segments.touch_directory(segments.index_path)
+                raise
+            segments.close()
+            self._become_void(namespace)
+        self._finish_emptying(namespace)
+
+    def _become_void(self, namespace: Namespace) -> None:
+        """All values are gone, though files may still be there: none of them may be opened any more."""
+        segments = self._first_pair(
+            namespace.segments.index_path, namespace.segments.data_path, namespace.segments.mode
+        )
+        segments.close()
+        namespace.adopt(segments, Live(), first_slots(segments.mode), 0)
+        namespace.checkpoint = Checkpoint((), b"")
+        namespace.broken = "a FLUSH of it is not finished"
+        namespace.unfinished = lambda: self._finish_emptying(namespace)
+
+    def _finish_emptying(self, namespace: Namespace) -> None:
         old = namespace.segments
-        mark = f"{old.index_path}/{_FLUSH_NAME}"
-        replace_file(mark, b"", sync=self.durable)
-        namespace.broken = "it is being emptied"
-        old.close()
-        self._finish_flush(old.index_path, old.data_path)
-        create_pair(old.index_path, old.data_path, 0, old.mode)
-        slots = None
-        if old.mode == MODE_SEQUENTIAL:
-            slots = Slots()
-            slots.begin(0, 0)
-        ends = Ends(0, DATA_HEADER.size, 0, INDEX_HEADER.size, 0)
-        segments = Segments(old.index_path, old.data_path, ends, self._open_files, old.mode)
+        finish_emptying(old.index_path, old.data_path, old.mode, durable=self.durable)
+        segments = self._first_pair(old.index_path, old.data_path, old.mode)
         segments.touch_directory(old.index_path)
         segments.touch_directory(old.data_path)
-        namespace.adopt(segments, Live(), slots, 0)
-        namespace.checkpoint = Checkpoint((), b"")
-        namespace.broken = ""
+        namespace.adopt(segments, Live(), first_slots(old.mode), 0)
+        namespace.broken, namespace.unfinished = "", None
 
-    def _finish_flush(self, index_path: str, data_path: str) -> None:
-        mark = f"{index_path}/{_FLUSH_NAME}"
-        if not os.path.exists(mark):
-            return
-        for number in sorted(file_numbers(index_path, data_path), reverse=True):
-            for path in (f"{data_path}/d{number}", f"{index_path}/i{number}"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-        for name in (CHECKPOINT_NAME, FLUSHED_NAME):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{index_path}/{name}")
-        if self.durable:
-            sync_directory(data_path)
-            sync_directory(index_path)
-        os.unlink(mark)
+    def _first_pair(self, index_path: str, data_path: str, mode: int) -> Segments:
+        ends = Ends(0, DATA_HEADER.size, 0, INDEX_HEADER.size, 0)
+        return Segments(index_path, data_path, ends, self._open_files, mode)
 
     def _make_folder(self, path: str) -> None:
         """Make a folder unless it is there; a barrier cannot hold what is in it where its own name may be lost."""

@@ -85,7 +85,7 @@ class Upkeep:
         self._tasks.append(self._hub.loop.create_task(repeat()))
 
     def _tick(self) -> None:
-        """Let idle memory go, and drop who holds a buffer that others wait for."""
+        """Let idle memory go, drop who holds a buffer that others wait for, finish what a disk had stopped."""
         hub = self._hub
         now = hub.loop.time()
         if hub.buffers.contended:
@@ -95,6 +95,9 @@ class Upkeep:
         if hub.context.stats.commands == self._commands:
             hub.buffers.trim()
         self._commands = hub.context.stats.commands
+        for namespace in list(hub.context.store.namespaces.values()):
+            if namespace.unfinished is not None and namespace.recovers():
+                say(INFO, "flush.finished", "a FLUSH was finished", namespace=os.fsdecode(namespace.name))
         io = hub.context.store.io
         failures = io.data_write_failed + io.index_write_failed
         if failures != self._write_failures:
