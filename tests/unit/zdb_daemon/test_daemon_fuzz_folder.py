@@ -184,6 +184,11 @@ def test_folders_damaged_at_random(tmp_path: Path, block: int) -> None:
         shutil.rmtree(home)
 
 
+def test_zeros_over_a_head_are_no_value_of_the_first_id(tmp_path: Path) -> None:
+    """Zeros from a head's checksum to the end of its payload, which have the checksum 0, never pass for a value."""
+    campaign(tmp_path, 12894)
+
+
 @pytest.mark.soak
 def test_many_folders_damaged_at_random(tmp_path: Path) -> None:
     """The long form: ten thousand folders."""

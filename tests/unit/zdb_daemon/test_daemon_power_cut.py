@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from fungistor.zdb.daemon.checkpoint import note_flushed
-from fungistor.zdb.daemon.format import decode_checkpoint, encode_checkpoint
-from fungistor.zdb.daemon.namespace import DamagedError, Namespace
+from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER, decode_checkpoint, encode_checkpoint
+from fungistor.zdb.daemon.namespace import DamagedError, Namespace, Put
+from fungistor.zdb.daemon.store import Store
 from tests.unit.zdb_daemon import test_daemon_recovery as recovery
 from tests.unit.zdb_daemon.test_daemon_recovery import History, abandon, open_store, work
 
@@ -222,7 +223,7 @@ def some_power_cuts(home: Path, seed: int) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(12), 1144])
 def test_what_a_barrier_covered_survives_some_power_cuts(tmp_path: Path, seed: int) -> None:
     """After a second, third and fourth cut, each with work since the last, no value under a barrier is lost."""
     some_power_cuts(tmp_path, seed)
@@ -243,6 +244,7 @@ def test_many_power_cuts_cuts_and_flips(tmp_path: Path) -> None:
             home.mkdir()
             scenario(home, seed)
             shutil.rmtree(home)
+    print("seeds 1000 to 1499: each a power cut, some power cuts, cut data, cut index, flipped bytes")
 
 
 def overwrite(home: Path, file_id: int, at: int, data: bytes) -> None:
@@ -285,6 +287,42 @@ def test_what_follows_a_hole_begins_a_new_file(tmp_path: Path) -> None:
     assert value_of(namespace, b"after") == b"a" * 5000
     assert namespace.segments.ends.file_id == 1
     store.close()
+
+
+@pytest.mark.parametrize("mode", [MODE_USER, MODE_SEQUENTIAL], ids=["user", "sequential"])
+def test_a_deletion_behind_a_hole_outlives_a_second_cut(tmp_path: Path, mode: int) -> None:
+    """A deletion that only the index led to is written again by the start that found it: without that index, too, the
+    value is gone for good."""
+    store = Store(str(tmp_path / "data"), str(tmp_path / "index"), datasize=600_000, durable=False, mode=mode)
+    namespace = store.namespaces[b"default"]
+    keys: list[bytes] = []
+    ends: list[int] = []
+    for value in (b"g" * 5000, b"t" * 9000, b"u" * 9000):
+        [key] = namespace.put_many([Put(b"" if mode else b"key-%d" % len(keys), value, 7)])
+        assert isinstance(key, bytes)
+        keys.append(key)
+        ends.append(namespace.segments.ends.data_end)
+    entry = namespace.entry(keys[0])
+    assert entry is not None
+    namespace.delete(keys[0], entry, 8)
+    [last] = namespace.put_many([Put(b"" if mode else b"last", b"l" * 100, 9)])
+    assert isinstance(last, bytes)
+    abandon(store)
+    overwrite(tmp_path, 0, ends[0], bytes(PAGE_BYTES))
+    overwrite(tmp_path, 0, (ends[1] // PAGE_BYTES + 1) * PAGE_BYTES, bytes(PAGE_BYTES))
+    for turn in range(3):
+        store = open_store(tmp_path)
+        namespace = store.namespaces[b"default"]
+        assert namespace.entry(keys[0]) is None, turn
+        if not turn:
+            assert value_of(namespace, last) == b"l" * 100
+        written = [line for line in store.report if "written again" in line]
+        assert len(written) == (not turn), store.report
+        abandon(store)
+        (tmp_path / "index" / "default" / "fungistor-checkpoint").unlink()
+        if turn:
+            for path in (tmp_path / "index" / "default").glob("i*"):
+                os.truncate(path, 29)
 
 
 @pytest.mark.parametrize("head", [False, True], ids=["payload", "head"])
