@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from fungistor.catalog.commands import Command, SetLayout, encode_command
+from fungistor.catalog.authority import Issuer
+from fungistor.catalog.commands import SESSION_BYTES, Command, Group, SetLayout, encode_command, level_of, signed_bytes
+from fungistor.catalog.issuers import LEVEL, Report, Signer, issuer_id
 from fungistor.catalog.log import Log
 from fungistor.catalog.record import Record
 from fungistor.catalog.rules import Verdict
-from fungistor.catalog.state import Debt, Outcome, State, Turn, payload_digest
+from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest
 from fungistor.errors import ConflictError, FailedError, InvalidError, UnavailableError
-from fungistor.ids import LayoutNumber, ObjectId, Revision
+from fungistor.ids import LayoutNumber, ObjectId, Revision, SessionId
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,12 @@ class CatalogStatus:
     stopped: str | None
 
 
+def sign(command: Command, signer: Signer, when: int) -> Command:
+    """The command as its issuer's."""
+    named = replace(command, issuer=issuer_id(signer.issuer), when=when)
+    return replace(named, signature=signer.sign(signed_bytes(named)))
+
+
 class Catalog:
     """A log and the state of it on this node. Thread-safe, several processes at once.
 
@@ -54,14 +63,23 @@ class Catalog:
     """
 
     def __init__(
-        self, log: Log, state: State, *, is_remote: bool = False, prepare: Callable[[], None] | None = None
+        self,
+        log: Log,
+        state: State,
+        *,
+        is_remote: bool = False,
+        prepare: Callable[[], None] | None = None,
+        signer: Signer | None = None,
     ) -> None:
-        """`prepare` is done each time before entries take effect, so that what they rely on is on this node first."""
+        """`prepare` is done each time before entries take effect, so that what they rely on is on this node first.
+        Without a `signer` commands go unsigned, which a network takes until its first issuer is registered."""
         self._prepare = prepare
         self._log = log
         self._state = state
+        self._signer = signer
         self._is_remote = is_remote
         self._ask_again_at = 0.0
+        self._reported: Revision | None = None
 
     # --- writing
 
@@ -86,29 +104,30 @@ class Catalog:
         return outcome
 
     def commit_all(self, commands: Sequence[Command], *, fence: int | None = None) -> list[Outcome]:
-        """Commit up to `BATCH_ENTRIES_MAX` commands with one flush of the disk; a refused one is a value here.
+        """Commit commands of 1 MiB in all with one flush of the disk and one signature; a refused one is a value here.
 
         They stand next to each other in the log, all or none, but each is decided on its own. Raises as `commit`.
         """
-        payloads = [encode_command(command) for command in commands]
         if len({(command.session, command.sequence) for command in commands}) != len(commands):
             raise InvalidError("two commands of one batch have the same session and sequence")
         # A command that cannot be applied here is better met before the append than after it, when it leaves doubt.
         if self._is_behind() and not self._apply_all():
             raise CatalogStoppedError(self._state.progress().stopped)
-        known = self._outcomes(commands, payloads)
+        self._check_levels(commands)
+        known = self._outcomes(commands)
         # Appended before, in doubt: what was applied is not appended again.
-        missing = [payload for outcome, payload in zip(known, payloads, strict=True) if outcome is None]
+        missing = [command for outcome, command in zip(known, commands, strict=True) if outcome is None]
         if missing:
-            self._log.append(self._log.epoch() if fence is None else fence, missing)
-            known = self._outcomes(commands, payloads)
+            batch = self._entries(missing)
+            self._log.append(self._log.epoch() if fence is None else fence, batch)
+            known = self._outcomes(commands)
         # Often another process has applied these, too, by now. If not, this one does.
         while None in known:
             turn = self._advance()
             if turn.ended and not turn.applied:
-                known = self._outcomes(commands, payloads)
+                known = self._outcomes(commands)
                 break
-            known = self._outcomes(commands, payloads)
+            known = self._outcomes(commands)
         outcomes = [outcome for outcome in known if outcome is not None]
         if len(outcomes) < len(commands):
             self._raise_unknown()
@@ -122,15 +141,42 @@ class Catalog:
             "the command was committed, but its outcome is no longer known here", hint="start the operation again"
         )
 
-    def _outcomes(self, commands: Sequence[Command], payloads: Sequence[bytes]) -> list[Outcome | None]:
-        return [self._outcome(command, payload) for command, payload in zip(commands, payloads, strict=True)]
+    def _entries(self, commands: Sequence[Command]) -> list[bytes]:
+        """Commands as entries of the log: one for all, where every node knows groups."""
+        if len(commands) == 1 or self._level() < level_of(Group(tuple(commands))):
+            return [encode_command(self._signed(command)) for command in commands]
+        bare = tuple(replace(command, issuer=b"", signature=b"", when=None) for command in commands)
+        return [encode_command(self._signed(Command(bare[0].session, bare[0].sequence, Group(bare))))]
 
-    def _outcome(self, command: Command, payload: bytes) -> Outcome | None:
+    def _signed(self, command: Command) -> Command:
+        """The command as this node's. One that has a signature, as those of the authority, stays as it is."""
+        if self._signer is None or command.signature:
+            return command
+        return sign(command, self._signer, int(time.time()))
+
+    def _level(self) -> int:
+        """What every registered node is known to apply. A node that never told has applied nothing yet."""
+        return min((report.level for report in self._state.reports()), default=LEVEL)
+
+    def _check_levels(self, commands: Sequence[Command]) -> None:
+        wanted = max(level_of(command.body) for command in commands) if commands else 0
+        if wanted <= self._level():
+            return
+        behind = [report.name for report in self._state.reports() if report.level < wanted]
+        raise UnavailableError(
+            f"this needs a newer fungistor on every node of the network: {', '.join(behind)} would stand still",
+            hint="update fungistor there and start it once; or `fungistor node revoke NAME` a machine that is gone",
+        )
+
+    def _outcomes(self, commands: Sequence[Command]) -> list[Outcome | None]:
+        return [self._outcome(command) for command in commands]
+
+    def _outcome(self, command: Command) -> Outcome | None:
         found = self._state.outcome(command.session, command.sequence)
         if found is None:
             return None
         outcome, digest = found
-        if digest != payload_digest(payload):
+        if digest != command_digest(command):
             raise ConflictError(
                 f"session {command.session.hex()} committed another command as number {command.sequence}"
             )
@@ -219,6 +265,33 @@ class Catalog:
     def owed(self) -> list[Debt]:
         """Every debt."""
         return self._state.owed()
+
+    def issuers(self) -> list[Issuer]:
+        """Every issuer that was registered, also revoked ones."""
+        return self._state.issuers()
+
+    def authority(self) -> bytes | None:
+        """The public key that says who may write; None before anybody was registered."""
+        return self._state.authority()
+
+    def reports(self) -> list[NodeReport]:
+        """What nodes last said of themselves, held against this state."""
+        return self._state.reports()
+
+    def report(self) -> bool:
+        """Tell the other nodes what this one can and has; False where that is no news.
+
+        Raises: as `commit`; ConflictError where this node is not registered.
+        """
+        if self._signer is None or self._state.authority() is None:
+            return False
+        revision = self._state.revision
+        if revision == self._reported:
+            return False
+        applied, digest = self._state.checkpoint()
+        self.commit(Command(SessionId(os.urandom(SESSION_BYTES)), 0, Report(LEVEL, applied, digest)))
+        self._reported = revision
+        return True
 
     @property
     def revision(self) -> Revision:

@@ -8,6 +8,21 @@ from enum import IntEnum
 from typing import Any
 
 from fungistor.catalog.fields import Fields, decode_array, encode_array
+from fungistor.catalog.issuers import (
+    ANY_SCOPE,
+    ISSUER_ID_BYTES,
+    SIGNATURE_BYTES,
+    RegisterIssuer,
+    Report,
+    RevokeIssuer,
+    Scope,
+    register_fields,
+    report_fields,
+    revoke_fields,
+    take_register,
+    take_report,
+    take_revoke,
+)
 from fungistor.catalog.record import (
     DEBTORS_MAX,
     MANIFEST_ID_BYTES,
@@ -24,8 +39,6 @@ from fungistor.limits import COMMAND_BYTES_MAX
 VERSION = 0
 
 SESSION_BYTES = 16
-ISSUER_BYTES_MAX = 32
-SIGNATURE_BYTES_MAX = 64
 MEMBERS_MAX = 4096
 MEMBER_ID_BYTES_MAX = 64
 ZONE_PARTS_MAX = 8
@@ -35,6 +48,8 @@ LATITUDE_MICRODEGREES = 90_000_000
 LONGITUDE_MICRODEGREES = 180_000_000
 
 BODY_FIELDS_MAX = 8
+GROUP_MAX = 8192
+"""Of commands in one entry: its bytes end it before, unless they are no longer than their envelopes."""
 
 NO_REVISION = Revision(0)
 
@@ -48,6 +63,10 @@ class Kind(IntEnum):
     SET_LAYOUT = 0
     PUBLISH = 1
     PAY_OWED = 2
+    REGISTER_ISSUER = 15
+    REVOKE_ISSUER = 17
+    REPORT = 18
+    GROUP = 19
     RETIRE_LAYOUTS = 35
 
 
@@ -127,7 +146,17 @@ class RetireLayouts:
     seen: Revision
 
 
-Body = SetLayout | Publish | PayOwed | RetireLayouts
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Commands that were committed together: one entry and one signature for all, each decided on its own.
+
+    They have no issuer, signature or time of their own, and no group is among them.
+    """
+
+    commands: tuple[Command, ...]
+
+
+Body = SetLayout | Publish | PayOwed | RetireLayouts | RegisterIssuer | RevokeIssuer | Report | Group
 """Every body. A new one has a kind, a form in `_FORMS`, and an effect in `fungistor.catalog.effects`."""
 
 
@@ -135,7 +164,8 @@ Body = SetLayout | Publish | PayOwed | RetireLayouts
 class Command:
     """A body in its envelope. (session, sequence) names it: appended twice, it takes effect once.
 
-    `issuer` and `signature` are empty until commands are signed; the signature is over `signed_bytes`.
+    `issuer` is the id of who signed it, and empty with `signature` where nobody did; the signature is over
+    `signed_bytes`. `when` is the issuer's clock in Unix seconds: for people, nothing is decided by it.
     """
 
     session: SessionId
@@ -143,6 +173,27 @@ class Command:
     body: Body
     issuer: bytes = b""
     signature: bytes = b""
+    when: int | None = None
+
+
+def kind_of(body: Body) -> Kind:
+    """The kind of a body."""
+    return _FORM_OF[type(body)].kind
+
+
+def scope_of(body: Body) -> Scope:
+    """The scopes of which an issuer needs one to commit a body; none where any registered issuer may."""
+    return _FORM_OF[type(body)].scope
+
+
+def level_of(body: Body) -> int:
+    """The level of programs that know a body."""
+    return _FORM_OF[type(body)].level
+
+
+def parts_of(command: Command) -> tuple[Command, ...]:
+    """The commands in an entry: those of a group, or itself."""
+    return command.body.commands if isinstance(command.body, Group) else (command,)
 
 
 def encode_command(command: Command) -> bytes:
@@ -166,11 +217,29 @@ def signed_bytes(command: Command) -> bytes:
     return _encode(command, b"")
 
 
+def named_bytes(command: Command) -> bytes:
+    """What (session, sequence) stands for: it is the same whoever signs it, when, and in whatever group."""
+    return encode_array([command.session, command.sequence, *_kind_and_fields(command)])
+
+
 def _encode(command: Command, signature: bytes) -> bytes:
+    envelope = [VERSION, command.session, command.sequence, command.issuer, signature, *_kind_and_fields(command)]
+    return encode_array(envelope if command.when is None else [*envelope, command.when])
+
+
+def _kind_and_fields(command: Command) -> list[object]:
     form = _FORM_OF[type(command.body)]
-    body = form.fields(command.body)
-    envelope = [VERSION, command.session, command.sequence, command.issuer, signature, int(form.kind), body]
-    return encode_array(envelope)
+    if isinstance(command.body, Group):
+        return [int(form.kind), [_group_rows(command)]]
+    return [int(form.kind), form.fields(command.body)]
+
+
+def _group_rows(command: Command) -> list[object]:
+    assert isinstance(command.body, Group)
+    return [
+        [b"" if part.session == command.session else part.session, part.sequence, *_kind_and_fields(part)]
+        for part in command.body.commands
+    ]
 
 
 def _layout_fields(body: SetLayout) -> list[object]:
@@ -204,15 +273,43 @@ def decode_command(data: bytes) -> Command:
         raise UnknownCommandError(f"a command of version {version}")
     session = SessionId(fields.bytes("session", SESSION_BYTES, SESSION_BYTES))
     sequence = fields.uint("sequence")
-    issuer = fields.bytes("issuer", 0, ISSUER_BYTES_MAX)
-    signature = fields.bytes("signature", 0, SIGNATURE_BYTES_MAX)
+    issuer = fields.bytes("issuer", 0, ISSUER_ID_BYTES)
+    signature = fields.bytes("signature", 0, SIGNATURE_BYTES)
+    form = _take_form(fields)
+    rows = fields.array("body", BODY_FIELDS_MAX)
+    body = _take_group(rows, session) if form.kind is Kind.GROUP else form.take(rows)
+    when = fields.uint("when") if fields.more() else None
+    fields.end()
+    return Command(session, sequence, body, issuer, signature, when)
+
+
+def _take_form(fields: Fields) -> _Form:
     kind = fields.uint("kind")
     form = _FORM_OF_KIND.get(kind)
     if form is None:
         raise UnknownCommandError(f"a command of kind {kind}")
-    body = form.take(fields.array("body", BODY_FIELDS_MAX))
+    return form
+
+
+def _take_group(fields: Fields, session: SessionId) -> Group:
+    rows = fields.array("commands", GROUP_MAX)
+    commands: list[Command] = []
+    while rows.more():
+        row = rows.array("command", 4)
+        own = row.bytes("session", 0, SESSION_BYTES)
+        if len(own) not in (0, SESSION_BYTES) or own == session:
+            raise row.wrong("session", f"is neither empty, as the group's, nor other {SESSION_BYTES} bytes")
+        sequence = row.uint("sequence")
+        form = _take_form(row)
+        if form.kind is Kind.GROUP:
+            raise row.wrong("kind", "is a group")
+        body = form.take(row.array("body", BODY_FIELDS_MAX))
+        row.end()
+        commands.append(Command(SessionId(own) if own else session, sequence, body))
     fields.end()
-    return Command(session, sequence, body, issuer, signature)
+    if not commands:
+        raise fields.wrong("commands", "are none")
+    return Group(tuple(commands))
 
 
 def _take_layout(fields: Fields) -> SetLayout:
@@ -278,21 +375,37 @@ def _take_retirement(fields: Fields) -> RetireLayouts:
     return body
 
 
+def _no_fields(_: object) -> list[object]:
+    raise AssertionError("a group stands in its envelope")
+
+
+def _no_body(_: Fields) -> Body:
+    raise AssertionError("a group stands in its envelope")
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a body stands in a command: its kind, its fields, and how they are read again."""
+    """How a body stands in a command: its kind, its fields, how they are read again, of which scopes an issuer needs
+    one, and the level of programs that know it (`fungistor.catalog.issuers.LEVEL`)."""
 
     kind: Kind
     body: type[Body]
     fields: Callable[[Any], list[object]]
     take: Callable[[Fields], Body]
+    scope: Scope = Scope.ADMIN
+    level: int = 1
 
 
 _FORMS = (
-    _Form(Kind.SET_LAYOUT, SetLayout, _layout_fields, _take_layout),
-    _Form(Kind.PUBLISH, Publish, _publish_fields, _take_publish),
-    _Form(Kind.PAY_OWED, PayOwed, _payments_fields, _take_payments),
-    _Form(Kind.RETIRE_LAYOUTS, RetireLayouts, _retirement_fields, _take_retirement),
+    _Form(Kind.SET_LAYOUT, SetLayout, _layout_fields, _take_layout, Scope.POOL, level=0),
+    _Form(Kind.PUBLISH, Publish, _publish_fields, _take_publish, Scope.PUBLISH, level=0),
+    _Form(Kind.PAY_OWED, PayOwed, _payments_fields, _take_payments, Scope.PUBLISH | Scope.POOL, level=0),
+    # These three bring levels about, so they need none: only the authority may use the first two.
+    _Form(Kind.REGISTER_ISSUER, RegisterIssuer, register_fields, take_register, level=0),
+    _Form(Kind.REVOKE_ISSUER, RevokeIssuer, revoke_fields, take_revoke, level=0),
+    _Form(Kind.REPORT, Report, report_fields, take_report, ANY_SCOPE, level=0),
+    _Form(Kind.GROUP, Group, _no_fields, _no_body, ANY_SCOPE),
+    _Form(Kind.RETIRE_LAYOUTS, RetireLayouts, _retirement_fields, _take_retirement, Scope.POOL),
 )
 _FORM_OF: dict[type[Body], _Form] = {form.body: form for form in _FORMS}
 _FORM_OF_KIND: dict[int, _Form] = {form.kind: form for form in _FORMS}

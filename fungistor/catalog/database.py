@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -44,6 +44,8 @@ class Schema:
     synchronous: Literal["FULL", "NORMAL", "OFF"]
     cache_kib: int
     is_rebuilt: bool = False
+    prepare: Callable[[sqlite3.Connection], None] | None = None
+    """What every connection needs before it is used."""
 
 
 class _Handle:
@@ -174,6 +176,8 @@ class Database:
         )
         try:
             self._configure(connection)
+            if self.schema.prepare is not None:
+                self.schema.prepare(connection)
             self._check_schema(connection)
         except BaseException:
             connection.close()

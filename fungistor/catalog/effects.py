@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fungistor.catalog import authority
 from fungistor.catalog.commands import (
     Body,
     Command,
@@ -21,6 +22,8 @@ from fungistor.catalog.commands import (
     decode_command,
     encode_command,
 )
+from fungistor.catalog.digest import digest_in
+from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer
 from fungistor.catalog.log import Position
 from fungistor.catalog.record import Record, decode_record, encode_record
 from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish, decide_retirement
@@ -43,6 +46,7 @@ TABLES = (
     "CREATE TABLE layout (number INTEGER PRIMARY KEY, command BLOB NOT NULL, is_live INTEGER NOT NULL)",
     "CREATE TABLE retired (seen INTEGER NOT NULL)",
     "INSERT INTO retired VALUES (0)",
+    *authority.TABLES,
 )
 
 FINGERPRINTED = (
@@ -50,6 +54,7 @@ FINGERPRINTED = (
     "SELECT object_id, member, shards FROM owed ORDER BY object_id, member",
     "SELECT number, command, is_live FROM layout ORDER BY number",
     "SELECT seen FROM retired",
+    *authority.FINGERPRINTED,
 )
 
 
@@ -112,11 +117,31 @@ def _retire_layouts(connection: sqlite3.Connection, counters: Counters, _: Comma
     return decision
 
 
+def _register(connection: sqlite3.Connection, counters: Counters, _: Command, body: RegisterIssuer) -> Decision:
+    return _counted(counters, authority.register(connection, body))
+
+
+def _revoke(connection: sqlite3.Connection, counters: Counters, _: Command, body: RevokeIssuer) -> Decision:
+    return _counted(counters, authority.revoke(connection, body))
+
+
+def _report(connection: sqlite3.Connection, counters: Counters, command: Command, body: Report) -> Decision:
+    return authority.report(connection, command, body, counters.applied, digest_in(connection))
+
+
+def _counted(counters: Counters, decision: Decision) -> Decision:
+    counters.revision += decision.effect
+    return decision
+
+
 _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any], Decision]] = {
     Publish: _publish,
     PayOwed: _pay_owed,
     SetLayout: _set_layout,
     RetireLayouts: _retire_layouts,
+    RegisterIssuer: _register,
+    RevokeIssuer: _revoke,
+    Report: _report,
 }
 
 

@@ -103,6 +103,13 @@ class Fields:
             raise self.wrong(name, f"is not an array of at most {most}")
         return Fields(value, f"{self._what}.{name}")
 
+    def optional_array(self, name: str, most: int) -> Fields | None:
+        """Take an array of at most `most` values, or null."""
+        if self._at < len(self._values) and self._values[self._at] is None:
+            self._at += 1
+            return None
+        return self.array(name, most)
+
     def more(self) -> bool:
         """Whether there are values left."""
         return self._at < len(self._values)

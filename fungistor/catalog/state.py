@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
+from fungistor.catalog import digest
+from fungistor.catalog.authority import Door, Issuer, authority_in, issuers_in
 from fungistor.catalog.commands import (
     Command,
     SetLayout,
     UnknownCommandError,
     decode_command,
+    named_bytes,
+    parts_of,
 )
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.effects import FINGERPRINTED, TABLES, Counters, as_layout, carry_out, layout_in, record_in
@@ -32,7 +36,12 @@ OUTCOMES_KEPT = 65536
 ROWS_A_READ = 512
 """How many records one snapshot brings when all are listed."""
 
-PAYLOAD_DIGEST_BYTES = 16
+COMMAND_DIGEST_BYTES = 16
+
+_FINGERPRINTED = (
+    *FINGERPRINTED,
+    "SELECT session, sequence, applied, digest, verdict, revision, reason FROM outcome ORDER BY session, sequence",
+)
 
 BATCH_BYTES = 4 << 20
 """So many bytes of entries at least end a turn of catching up: they are held in memory."""
@@ -40,7 +49,7 @@ BATCH_BYTES = 4 << 20
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=2,
+    version=3,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -64,12 +73,15 @@ SCHEMA = Schema(
             PRIMARY KEY (session, sequence)
         ) WITHOUT ROWID""",
         "CREATE INDEX outcome_by_age ON outcome (applied)",
+        *digest.TABLES,
+        *digest.triggers(_FINGERPRINTED),
     ),
     remedy="stop every process of this home and delete the file: it is rebuilt from the log",
     is_rebuilt=True,
     # The log is the truth: after a power cut the last transactions of the state may be missing, and are replayed.
     synchronous="NORMAL",
     cache_kib=8192,
+    prepare=digest.prepare,
 )
 
 
@@ -102,6 +114,19 @@ class Turn:
 
     applied: int
     ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What a node last said of itself. `agrees` is whether its state was as this one at that place, None where that can
+    no longer be told; `told` is its clock."""
+
+    issuer: bytes
+    name: str
+    level: int
+    applied: int
+    told: int | None
+    agrees: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +224,7 @@ class State:
             return int(connection.execute("SELECT coalesce(sum(shards), 0) FROM owed").fetchone()[0])
 
     def outcome(self, session: SessionId, sequence: int) -> tuple[Outcome, bytes] | None:
-        """How a command ended, with the digest of its payload; None if it was not applied, or long ago."""
+        """How a command ended, with its digest; None if it was not applied, or long ago."""
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT verdict, revision, reason, digest FROM outcome WHERE session = ? AND sequence = ?",
@@ -207,14 +232,52 @@ class State:
             ).fetchone()
         return (Outcome(Verdict(row[0]), Revision(row[1]), row[2]), row[3]) if row else None
 
-    def fingerprint(self) -> bytes:
-        """32 bytes over all rows but the log's own: equal on every node that applied the same entries."""
-        hasher = blake3()
+    def digest(self) -> bytes:
+        """32 bytes over all rows but the log's own, as they are kept: equal on every node that applied the same."""
         with self._database.read() as connection:
-            for query in _FINGERPRINTED:
-                for row in connection.execute(query):
-                    hasher.update(repr(row).encode())
-        return hasher.digest()
+            return digest.digest_in(connection)
+
+    def fingerprint(self) -> bytes:
+        """`digest` computed from every row, and the numbers of how far this state has come."""
+        with self._database.read() as connection:
+            numbers = connection.execute(
+                "SELECT position, applied, revision, objects, highest_member FROM progress"
+            ).fetchone()
+            return blake3(repr(numbers).encode() + digest.digest_anew(connection, _FINGERPRINTED)).digest()
+
+    def is_sound(self) -> bool:
+        """Whether every row is as it was written, by their digest. Takes as long as reading all."""
+        with self._database.read() as connection:
+            return digest.digest_in(connection) == digest.digest_anew(connection, _FINGERPRINTED)
+
+    def issuers(self) -> list[Issuer]:
+        """Every issuer, also revoked ones."""
+        with self._database.read() as connection:
+            return issuers_in(connection)
+
+    def authority(self) -> bytes | None:
+        """The public key that says who may write; None before anybody was registered."""
+        with self._database.read() as connection:
+            return authority_in(connection)
+
+    def reports(self) -> list[NodeReport]:
+        """What nodes last said of themselves, held against this state."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT report.issuer, issuer.name, report.level, report.applied, report.told,"
+                " report.digest = checkpoint.digest FROM report JOIN issuer ON issuer.id = report.issuer"
+                " LEFT JOIN checkpoint ON checkpoint.applied = report.applied ORDER BY issuer.name"
+            ).fetchall()
+        return [
+            NodeReport(issuer, name, level, applied, told, None if agrees is None else bool(agrees))
+            for issuer, name, level, applied, told, agrees in rows
+        ]
+
+    def checkpoint(self) -> tuple[int, bytes]:
+        """The newest place at which this state's digest was kept, for others to compare; (0, empty) for none."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT applied, digest FROM checkpoint ORDER BY applied DESC LIMIT 1").fetchone()
+        return (0, b"") if row is None else (int(row[0]), bytes(row[1]))
 
     def close(self) -> None:
         """Close the file."""
@@ -343,10 +406,13 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
         return False
     counters.stopped = None
     counters.position = entry.position
-    counters.applied += 1
-    if not _repeated(connection, counters.applied, command):
-        decision = carry_out(connection, counters, command)
-        _keep_outcome(connection, counters, command, entry.payload, decision)
+    door = Door(connection, command)
+    for part in parts_of(command):
+        counters.applied += 1
+        if not _repeated(connection, counters.applied, part):
+            refusal = door.refusal(part)
+            decision = Decision(Verdict.REFUSED, reason=refusal) if refusal else carry_out(connection, counters, part)
+            _keep_outcome(connection, counters, part, decision)
     return True
 
 
@@ -358,16 +424,14 @@ def _repeated(connection: sqlite3.Connection, applied: int, command: Command) ->
     return row is not None
 
 
-def _keep_outcome(
-    connection: sqlite3.Connection, counters: Counters, command: Command, payload: bytes, decision: Decision
-) -> None:
+def _keep_outcome(connection: sqlite3.Connection, counters: Counters, command: Command, decision: Decision) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             command.session,
             command.sequence,
             counters.applied,
-            payload_digest(payload),
+            command_digest(command),
             int(decision.verdict),
             counters.revision,
             decision.reason,
@@ -379,13 +443,6 @@ def _forget_outcomes(connection: sqlite3.Connection, applied: int) -> None:
     connection.execute("DELETE FROM outcome WHERE applied <= ?", (applied - OUTCOMES_KEPT,))
 
 
-def payload_digest(payload: bytes) -> bytes:
+def command_digest(command: Command) -> bytes:
     """What tells two commands under one session and sequence apart."""
-    return blake3(payload).digest(PAYLOAD_DIGEST_BYTES)
-
-
-_FINGERPRINTED = (
-    "SELECT position, applied, revision, objects, highest_member FROM progress",
-    *FINGERPRINTED,
-    "SELECT session, sequence, applied, digest, verdict, revision, reason FROM outcome ORDER BY session, sequence",
-)
+    return blake3(named_bytes(command)).digest(COMMAND_DIGEST_BYTES)

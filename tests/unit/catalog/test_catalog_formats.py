@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fungistor.catalog.commands import (
     Body,
     Command,
+    Group,
     LayoutMember,
     Payment,
     PayOwed,
@@ -25,6 +26,7 @@ from fungistor.catalog.commands import (
     encode_command,
     signed_bytes,
 )
+from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer, Scope
 from fungistor.catalog.record import Record, Sizes, decode_record, encode_record
 from fungistor.coding.compress import Compression
 from fungistor.coding.manifest import ManifestRoot, RootRef, Slot
@@ -88,12 +90,20 @@ layouts = st.builds(
 payments = st.dictionaries(numbers, st.tuples(st.integers(0, 99), st.integers(1, 99)), max_size=4).map(
     lambda paid: tuple(Payment(m, after + more, after) for m, (after, more) in sorted(paid.items()))
 )
+listed = st.none() | st.sets(st.integers(0, 2**32 - 1).map(TenantNumber), max_size=4).map(lambda t: tuple(sorted(t)))
 bodies: st.SearchStrategy[Body] = st.one_of(
     layouts,
     st.builds(Publish, records, exactly(16) | st.just(b"")),
     st.builds(PayOwed, exactly(32).map(ObjectId), exactly(16), payments),
+    st.builds(RegisterIssuer, exactly(32), exactly(32), texts(64), st.integers(0, 31).map(Scope), listed),
+    st.builds(RevokeIssuer, exactly(32), exactly(8)),
+    st.builds(Report, st.integers(0, 9), st.integers(1, 2**40), exactly(32)) | st.just(Report(1, 0, b"")),
 )
-commands = st.builds(Command, exactly(16).map(SessionId), uints, bodies, st.binary(max_size=32), st.binary(max_size=64))
+sessions = exactly(16).map(SessionId)
+groups = st.lists(st.builds(Command, sessions, uints, bodies), min_size=1, max_size=4).map(lambda c: Group(tuple(c)))
+commands = st.builds(
+    Command, sessions, uints, bodies | groups, st.binary(max_size=8), st.binary(max_size=64), st.none() | uints
+)
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
