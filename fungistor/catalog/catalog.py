@@ -80,6 +80,7 @@ class Catalog:
         self._is_remote = is_remote
         self._ask_again_at = 0.0
         self._reported: Revision | None = None
+        self._away: UnavailableError | None = None
 
     # --- writing
 
@@ -189,7 +190,14 @@ class Catalog:
 
         Where a log elsewhere cannot be had, nothing is applied.
         """
-        return self._unless_away(self._apply_all, lambda: self._state.progress().stopped is None)
+
+        def follow() -> bool:
+            complete = self._apply_all()
+            if self._is_remote and self._prepare is not None:
+                self._prepare()  # what others took away needs no entry to be followed
+            return complete
+
+        return self._unless_away(follow, lambda: self._state.progress().stopped is None)
 
     def behind(self) -> bool:
         """Whether the log has entries that the state has not. True as long as it stands still, and where the log is not
@@ -198,8 +206,11 @@ class Catalog:
 
     def check_writable(self) -> None:
         """Meet a log that cannot be had before the work of a publish, not after it. Raises: UnavailableError."""
-        if self._is_remote:
-            self._log.epoch()
+        if not self._is_remote:
+            return
+        if self._away is not None and time.monotonic() < self._ask_again_at:
+            raise self._away
+        self._log.epoch()
 
     def _apply_all(self) -> bool:
         # Until the end that was met: under a steady stream of appends there may always be one entry more.
@@ -223,6 +234,7 @@ class Catalog:
             return ask()
         except UnavailableError as error:
             log.warning("the catalog goes on with what it has: %s", error.message)
+            self._away = error
             self._ask_again_at = time.monotonic() + REST_S
             return otherwise()
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 from fungistor.ids import TenantNumber
 from fungistor.keys.ring import KEY_BYTES, NodeKeys, fingerprint, network_key_of, unwrap, wrap
-from fungistor.keys.table import KeyTable
+from fungistor.keys.store import KeyStore
 
 OWN_TENANT = TenantNumber(0)
 
 
-def issue(root_key: bytes, table: KeyTable, tenants: Iterable[TenantNumber] = (OWN_TENANT,)) -> NodeKeys:
+def issue(root_key: bytes, table: KeyStore, tenants: Iterable[TenantNumber] = (OWN_TENANT,)) -> NodeKeys:
     """A new node's keys: the network's key, those of `tenants` (drawn where the table has none), a new signing key.
 
     Raises: DeniedError if the table's tenants belong to another root key; the errors of the table.
@@ -22,7 +22,7 @@ def issue(root_key: bytes, table: KeyTable, tenants: Iterable[TenantNumber] = (O
     return NodeKeys(network_key_of(root_key), tenant_keys, signing_key, fingerprint(root_key))
 
 
-def _tenant_key(root_key: bytes, table: KeyTable, tenant: TenantNumber) -> bytes:
+def _tenant_key(root_key: bytes, table: KeyStore, tenant: TenantNumber) -> bytes:
     wrapped = table.get_tenant(tenant)
     if wrapped is None:
         # Another node may be first; the table then gives its key to both.

@@ -38,6 +38,11 @@ def derive(key: bytes, purpose: str, salt: bytes = b"") -> bytes:
     return blake3(key + salt, derive_key_context=_CONTEXT + purpose).digest()
 
 
+def network_mark(network_key: bytes) -> bytes:
+    """16 bytes that tell a network from any other and say nothing of its keys."""
+    return derive(network_key, "network mark")[:16]
+
+
 def wrap(wrapping_key: bytes, key: bytes) -> bytes:
     """`key` wrapped under `wrapping_key`: 40 bytes, the same for the same keys (RFC 3394 needs no nonce)."""
     if len(wrapping_key) != KEY_BYTES or len(key) != KEY_BYTES:

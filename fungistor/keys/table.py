@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from fungistor.errors import CorruptError, FailedError, InvalidError, UnavailableError
 from fungistor.ids import ObjectId, TenantNumber
 from fungistor.keys.ring import WRAPPED_KEY_BYTES
+from fungistor.keys.store import KeyChange, KeyRow
 
 TABLE_VERSION: Final = 0
 BUSY_TIMEOUT_S: Final = 10.0
@@ -108,6 +109,57 @@ class KeyTable:
         """The objects that have a key, in the order of their ids."""
         query = "SELECT object_id FROM object_keys ORDER BY object_id"
         return self._use(lambda sql: [ObjectId(row[0]) for row in sql.execute(query)])
+
+    # --- as the mirror of a table elsewhere
+
+    def follow(self) -> None:
+        """Nobody else puts or drops keys of a table that is this home's alone."""
+
+    def rows(self, after: ObjectId, count: int) -> list[KeyRow]:
+        """Objects' keys in the order of their ids, so many of them."""
+        query = "SELECT object_id, tenant, wrapped FROM object_keys WHERE object_id > ? ORDER BY object_id LIMIT ?"
+        return self._use(
+            lambda sql: [(ObjectId(r[0]), TenantNumber(r[1]), r[2]) for r in sql.execute(query, (after, count))]
+        )
+
+    def followed(self) -> tuple[bytes, int] | None:
+        """The network whose shared table this one mirrors, and how far; None where it mirrors none."""
+
+        def find(sql: sqlite3.Connection) -> tuple[bytes, int] | None:
+            if not sql.execute("SELECT 1 FROM sqlite_schema WHERE name = 'followed'").fetchone():
+                return None
+            row = sql.execute("SELECT network, position FROM followed").fetchone()
+            return None if row is None else (bytes(row[0]), int(row[1]))
+
+        return self._use(find)
+
+    def begin_following(self, network: bytes) -> None:
+        """Mirror a network's shared table from its beginning, unless one is mirrored already."""
+
+        def begin(sql: sqlite3.Connection) -> None:
+            sql.execute("CREATE TABLE IF NOT EXISTS followed (network BLOB NOT NULL, position INTEGER NOT NULL)")
+            sql.execute("INSERT INTO followed SELECT ?, 0 WHERE NOT EXISTS (SELECT 1 FROM followed)", (network,))
+
+        self._write(begin)
+
+    def follow_to(self, network: bytes, before: int, after: int, changes: Iterable[KeyChange]) -> bool:
+        """Take up the changes between two positions of a network's shared table; False if this is not at the first."""
+
+        def take(sql: sqlite3.Connection) -> bool:
+            moved = sql.execute(
+                "UPDATE followed SET position = ? WHERE network = ? AND position = ?", (after, network, before)
+            )
+            if not moved.rowcount:
+                return False
+            for object_id, tenant, wrapped in changes:
+                if wrapped is None:
+                    sql.execute("DELETE FROM object_keys WHERE object_id = ?", (object_id,))
+                else:
+                    _check_wrapped(wrapped)
+                    sql.execute("INSERT OR REPLACE INTO object_keys VALUES (?, ?, ?)", (object_id, tenant, wrapped))
+            return True
+
+        return self._write(take)
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""

@@ -15,9 +15,10 @@ from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.log import BATCH_ENTRIES_MAX, START, Entry, Log, Position
 from fungistor.errors import ConflictError, CorruptError, InvalidError
+from fungistor.keys.files import load_node_keys
 from fungistor.limits import COMMAND_BYTES_MAX
-from fungistor.node.catalog_place import CatalogOptions, catalog_url, etcd_log, with_options
-from fungistor.node.config import load_config, save_config
+from fungistor.node.catalog_place import CatalogOptions, catalog_url, etcd_log, open_keys, with_options
+from fungistor.node.config import Config, load_config, save_config
 from fungistor.node.home import Home
 from fungistor.objects.results import Progress
 
@@ -58,12 +59,22 @@ def migrate(home: Home, asked: CatalogOptions, progress: Progress) -> Moved:
         finally:
             source.close()
             target.close()
+        _share_keys(home, wanted)
         save_config(home, wanted)
         aside = home.catalog_log + ASIDE
         os.replace(home.catalog_log, aside)
     finally:
         os.close(lock)
     return Moved(entries, size, catalog_url(home, config), catalog_url(home, wanted), aside)
+
+
+def _share_keys(home: Home, wanted: Config) -> None:
+    """Bring the home's key table beside the log, and back into the home as its mirror."""
+    keys = open_keys(home, wanted, load_node_keys(os.path.join(home.keys, "node.key")).network_key)
+    try:
+        keys.follow()
+    finally:
+        keys.close()
 
 
 def _copy(source: SqliteLog, target: EtcdLog, progress: Progress) -> tuple[int, int]:

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.log import Log
 from fungistor.errors import InvalidError
+from fungistor.keys.mirror import MirroredKeys
+from fungistor.keys.ring import network_mark
+from fungistor.keys.store import KeyStore
+from fungistor.keys.table import KeyTable
 from fungistor.node.config import Config, save_config
 from fungistor.node.files import read_bounded
 from fungistor.node.home import Home
 
 if TYPE_CHECKING:
     from fungistor.catalog.engines.etcd import EtcdLog
+    from fungistor.catalog.engines.etcd_client import EtcdAddress, EtcdLogin
 
 PASSWORD_BYTES_MAX = 4096
 
@@ -52,13 +57,28 @@ def etcd_log(config: Config) -> EtcdLog:
     """The log on the etcd that a configuration names. Raises as `open_log`."""
     # Imported here: most networks have their log in a file, and no command should wait for an HTTP client's imports.
     from fungistor.catalog.engines.etcd import EtcdLog
+
+    return EtcdLog(*_etcd(config))
+
+
+def _etcd(config: Config) -> tuple[EtcdAddress, EtcdLogin]:
     from fungistor.catalog.engines.etcd_client import EtcdLogin, parse_etcd_url
 
     assert config.catalog is not None
     if config.catalog_user and not config.catalog_password_file:
         raise InvalidError("a catalog user needs a password", hint="give --catalog-password-file")
     login = EtcdLogin(config.catalog_user or "", _password(config.catalog_password_file), config.catalog_ca or "")
-    return EtcdLog(parse_etcd_url(config.catalog), login)
+    return parse_etcd_url(config.catalog), login
+
+
+def open_keys(home: Home, config: Config, network_key: bytes, *, sync: bool = True) -> KeyStore:
+    """Open the key table beside the log: this home's own, or the one that all homes share. Raises as `open_log`."""
+    table = KeyTable(home.key_table, sync=sync)
+    if config.catalog is None:
+        return table
+    from fungistor.catalog.engines.etcd_keys import EtcdKeys
+
+    return MirroredKeys(table, EtcdKeys(*_etcd(config)), network_mark(network_key))
 
 
 def placed(home: Home, config: Config, asked: CatalogOptions) -> Config:

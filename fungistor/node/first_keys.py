@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from fungistor.errors import DeniedError, NotFoundError
 from fungistor.keys.files import ROOT_KEY_VARIABLE, load_node_keys, load_root_key, make_root_key, save_node_keys
 from fungistor.keys.issue import issue
-from fungistor.keys.ring import NodeKeys
-from fungistor.keys.table import KeyTable
+from fungistor.keys.ring import NodeKeys, network_key_of
+from fungistor.node.catalog_place import open_keys
+from fungistor.node.config import load_config
 from fungistor.node.home import Home
 
 
@@ -41,7 +42,7 @@ def ensure_keys(home: Home, say: Callable[[str], None], environment: Mapping[str
                 hint=f"restore root.key from your backup, or set {ROOT_KEY_VARIABLE}",
             ) from None
         root = make_root_key(root_file)
-    table = KeyTable(home.key_table)
+    table = open_keys(home, load_config(home), network_key_of(root))
     try:
         keys = issue(root, table)
     finally:

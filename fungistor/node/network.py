@@ -23,7 +23,7 @@ from fungistor.dag.walk import DirEntry, entries, resolve
 from fungistor.errors import FungiStorError, InvalidError, NotEnoughShardsError, NotFoundError
 from fungistor.ids import MemberId, MemberNumber, ObjectId, TenantNumber
 from fungistor.keys.ring import NodeKeys, object_id
-from fungistor.keys.table import KeyTable
+from fungistor.keys.store import KeyStore
 from fungistor.node.config import load_config
 from fungistor.node.home import Home
 from fungistor.node.identity import gateway_peer_id
@@ -96,7 +96,7 @@ class Parts:
 
     home: Home
     keys: NodeKeys
-    key_table: KeyTable
+    key_table: KeyStore
     catalog: Catalog
     index: BlockIndex
     pool: Pool

@@ -16,9 +16,8 @@ from fungistor.catalog.state import State
 from fungistor.coding.manifest import Slot
 from fungistor.ids import StripeId
 from fungistor.keys.files import load_node_keys
-from fungistor.keys.table import KeyTable
 from fungistor.node.allocator import keep_freed_memory
-from fungistor.node.catalog_place import open_log
+from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
 from fungistor.node.home import Home
 from fungistor.node.members import last_states, member_specs, placement_tables, pool_members
@@ -53,10 +52,14 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
     running = home.running()
     sync = running.sync if running is not None else True
     keys = load_node_keys(os.path.join(home.keys, "node.key"))
-    key_table = KeyTable(home.key_table, sync=sync)
     config = load_config(home)
+    key_table = open_keys(home, config, keys.network_key, sync=sync)
     catalog = Catalog(
-        open_log(home, config, sync=sync), State(home.catalog_state), is_remote=config.catalog is not None
+        open_log(home, config, sync=sync),
+        State(home.catalog_state),
+        is_remote=config.catalog is not None,
+        # A record that this node knows is one whose key it has: whatever ends the shared table's being there.
+        prepare=key_table.follow,
     )
     os.makedirs(home.index, mode=0o700, exist_ok=True)
     index = BlockIndex(home.block_index)

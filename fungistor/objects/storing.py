@@ -158,11 +158,12 @@ class Storing:
         return self._ports.mend(current)
 
     def _object_key(self, identity: ObjectId) -> bytes:
-        """The object's key: the one in the table, or a new one put there. Two publishers end with the same."""
+        """The object's key: the one in the table, or a new one put there. Two publishers end with the same.
+
+        The one that this node has seen is not believed: where the table is shared it may have been dropped since.
+        """
         tenant_key = self._ports.keys.tenant_keys[TENANT]
-        wrapped = self._ports.key_table.get(identity)
-        if wrapped is None:
-            wrapped = self._ports.key_table.put(identity, TENANT, wrap(tenant_key, os.urandom(KEY_BYTES)))
+        wrapped = self._ports.key_table.put(identity, TENANT, wrap(tenant_key, os.urandom(KEY_BYTES)))
         return unwrap(tenant_key, wrapped)
 
     def _record(

@@ -9,6 +9,7 @@ import contextlib
 import json
 import ssl
 import threading
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,15 @@ from fungistor.errors import DeniedError, FailedError, InvalidError, Unavailable
 CONNECT_S: Final = 1.0
 ANSWER_S: Final = 5.0
 """etcd gives up on a proposal after five seconds plus two elections."""
+
+ASK_S: Final = 2.5
+"""What may be sent twice is sent elsewhere sooner: a member that hangs should not hold everybody up."""
+
+ASK_ALL_S: Final = 7.0
+"""No further endpoint is tried after this: a command does several requests and must end within 20 s."""
+
+EVERYWHERE_S: Final = 60.0
+"""A member that writes its file anew answers when that is done."""
 
 DEFAULT_PREFIX: Final = "fungistor"
 PREFIX_CHARS_MAX: Final = 128
@@ -120,6 +130,16 @@ class EtcdClient:
         """A request that is sent once: where it is unknown whether it happened, the error says so. Raises as `ask`."""
         return self._send(method, body, is_repeatable=False)
 
+    def everywhere(self, method: str) -> bool:
+        """Ask every endpoint for itself; False where one of them could not be asked. Raises as `ask`."""
+        complete = True
+        for endpoint in self._order():
+            try:
+                self._post(endpoint, method, {}, EVERYWHERE_S)
+            except (httpx.HTTPError, _NotBegunError, _DoubtfulError):
+                complete = False
+        return complete
+
     @contextlib.contextmanager
     def stream(self, method: str, body: Json, timeout_s: float) -> Iterator[Iterator[Json]]:
         """Answers as they come, until none came for `timeout_s`. Raises: UnavailableError."""
@@ -138,9 +158,12 @@ class EtcdClient:
 
     def _send(self, method: str, body: Json, *, is_repeatable: bool) -> Json:
         reasons: dict[str, str] = {}
+        deadline = time.monotonic() + ASK_ALL_S
         for endpoint in self._order():
+            if reasons and time.monotonic() > deadline:
+                break
             try:
-                return self._post(endpoint, method, body)
+                return self._post(endpoint, method, body, ASK_S if is_repeatable else ANSWER_S)
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, _NotBegunError) as error:
                 reasons[endpoint] = _words(error)
             except (httpx.HTTPError, _DoubtfulError) as error:
@@ -161,10 +184,11 @@ class EtcdClient:
             retry_after_s=5,
         )
 
-    def _post(self, endpoint: str, method: str, body: Json) -> Json:
+    def _post(self, endpoint: str, method: str, body: Json, answer_s: float = ANSWER_S) -> Json:
+        timeout = httpx.Timeout(answer_s, connect=CONNECT_S)
         for attempt in (1, 2):
             token = self._token
-            answer = self._http.post(f"{endpoint}/v3/{method}", json=body, headers=self._headers())
+            answer = self._http.post(f"{endpoint}/v3/{method}", json=body, headers=self._headers(), timeout=timeout)
             problem = _problem(answer)
             if problem is None:
                 return dict(answer.json())
@@ -242,6 +266,8 @@ def _error(code: int, message: str) -> Exception:
         )
     if code in (_UNAVAILABLE, 4):
         return _DoubtfulError(message)
+    if "compacted" in message:
+        return InvalidError(f"etcd refuses: {message}")
     if "too large" in message or "too many operations" in message:
         return InvalidError(f"etcd refuses: {message}")
     return FailedError(f"etcd answered: {message}")

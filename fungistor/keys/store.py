@@ -1,0 +1,91 @@
+"""Where wrapped object keys are kept: in a table of one home, or in one that all homes of a network share.
+
+Beside the catalog's log and never in it, so that dropping a key shreds what it opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from fungistor.ids import ObjectId, TenantNumber
+
+KeyRow = tuple[ObjectId, TenantNumber, bytes]
+"""An object, its tenant, and its key wrapped by the tenant's."""
+
+KeyChange = tuple[ObjectId, TenantNumber, bytes | None]
+"""As `KeyRow`; None: the key was dropped."""
+
+
+class KeyStore(Protocol):
+    """What the use cases ask of a key table, whatever engine it is on. Thread-safe, several processes at once.
+
+    Errors of every method: UnavailableError while the engine cannot be had, CorruptError when it is damaged.
+    """
+
+    def put(self, object_id: ObjectId, tenant: TenantNumber, wrapped: bytes) -> bytes:
+        """Keep an object's wrapped key durably unless there is one; give the one that is kept."""
+
+    def get(self, object_id: ObjectId) -> bytes | None:
+        """An object's wrapped key. Asks nothing beyond this machine where the key is known here."""
+
+    def delete(self, object_ids: Iterable[ObjectId]) -> int:
+        """Drop objects' keys, here at once and on other nodes as they follow; give how many there were.
+
+        Their bytes are gone from the engine when `sweep` has returned True.
+        """
+
+    def sweep(self) -> bool:
+        """Take what was dropped out of the engine's own past. False: not all of it could be taken out now."""
+
+    def put_tenant(self, tenant: TenantNumber, wrapped: bytes) -> bytes:
+        """Keep a tenant's wrapped key durably unless there is one; give the one that is kept."""
+
+    def get_tenant(self, tenant: TenantNumber) -> bytes | None:
+        """A tenant's wrapped key."""
+
+    def tenants(self) -> list[TenantNumber]:
+        """The tenants that have a key, rising."""
+
+    def objects(self) -> list[ObjectId]:
+        """The objects that have a key, in the order of their ids."""
+
+    def follow(self) -> None:
+        """Take up what other nodes have put and dropped."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class SharedKeys(Protocol):
+    """A key table elsewhere, that several homes mirror. `Position`s are numbers that only grow."""
+
+    def claim(self, network: bytes) -> bytes:
+        """Make this the table of a network unless it is one already; give the network that it is of."""
+
+    def put_all(self, rows: Sequence[KeyRow]) -> tuple[int, int, list[bytes]]:
+        """Keep keys unless there are some: the position right before this change, its own, and the keys kept."""
+
+    def get(self, object_id: ObjectId) -> bytes | None:
+        """An object's wrapped key."""
+
+    def drop(self, object_ids: Sequence[ObjectId]) -> int:
+        """Drop keys; give how many there were."""
+
+    def purge(self) -> bool:
+        """Take what was dropped out of the engine's history. False: not all of it could be taken out."""
+
+    def last(self) -> int:
+        """The position of the newest change."""
+
+    def changes(self, after: int, until: int) -> Iterator[tuple[int, list[KeyChange]]]:
+        """What changed after one position up to another, in pieces, each with the position that is complete by it."""
+
+    def put_tenant(self, tenant: TenantNumber, wrapped: bytes) -> bytes:
+        """Keep a tenant's wrapped key unless there is one; give the one that is kept."""
+
+    def tenants(self) -> list[tuple[TenantNumber, bytes]]:
+        """The tenants' wrapped keys."""
+
+    def close(self) -> None:
+        """Let go of connections."""
