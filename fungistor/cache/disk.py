@@ -137,6 +137,14 @@ class DiskCache:
                 self._remove(number)
         return count
 
+    def let_go(self) -> None:
+        """Close what other processes removed. To be called now and then by whoever lives long."""
+        with self._lock:
+            self._segments.forget_removed()
+            if self._own is not None and self._own.is_removed:
+                self._own.close()
+                self._own = None
+
     def status(self) -> DiskStatus:
         """What it holds now."""
         with self._lock:

@@ -38,6 +38,11 @@ class WritableSegment:
         self.bytes = start + len(data)
         return start
 
+    @property
+    def is_removed(self) -> bool:
+        """Whether its file has gone, so that nobody will ever read what is appended."""
+        return _is_removed(self._descriptor)
+
     def close(self) -> None:
         """Append no more."""
         os.close(self._descriptor)
@@ -72,7 +77,16 @@ class OpenSegments:
         if descriptor is not None:
             os.close(descriptor)
 
+    def forget_removed(self) -> None:
+        """Close what other processes removed: the disk has its bytes back when the last one lets go."""
+        for number in [number for number, descriptor in self._open.items() if _is_removed(descriptor)]:
+            self.forget(number)
+
     def close(self) -> None:
         """Close all."""
         while self._open:
             os.close(self._open.popitem()[1])
+
+
+def _is_removed(descriptor: int) -> bool:
+    return os.fstat(descriptor).st_nlink == 0

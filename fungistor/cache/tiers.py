@@ -83,7 +83,10 @@ class Cache:
 
     def follow_purges(self) -> int:
         """Let go of what another process purged; the number of purges so far."""
-        epoch = 0 if self.disk is None else self.disk.epoch()
+        epoch = 0
+        if self.disk is not None:
+            epoch = self.disk.epoch()
+            self.disk.let_go()
         if epoch != self._epoch:
             self._epoch = epoch
             self.memory.clear()

@@ -28,8 +28,9 @@ HARSH_LOSSES = 5
 GRACE_S = 15.0
 """After more members than objects survive were away: until the last of them is found to be back."""
 
-DESCRIPTORS_KEPT_MAX = 160
-"""Idle connections of two workers to 20 members, a few each, and open segments of the cache."""
+DESCRIPTORS_OF_THREADS_MAX = 48
+"""Databases that a worker thread opens when it is first used, and connections to members of one more reader at once.
+Both come late now and then, and are bounded by the threads and the pool."""
 
 ABSENT = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 EXPLAINED = (503, 504)
@@ -52,10 +53,16 @@ class Tally:
     unexplained: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     memory: list[tuple[float, int]] = field(default_factory=list)
-    descriptors_before: int = 0
+    descriptors: list[tuple[float, int]] = field(default_factory=list)
     descriptors_after: int = 0
+    removed_kept: int = 0
+    """Files that were removed and are still open at the end: what they hold, the disk lacks."""
     clients_left: int = 0
     harm: Counter[str] = field(default_factory=Counter)
+
+    def descriptors_warm(self, until_s: float) -> int:
+        """The most descriptors while the workers warmed up: threads, databases, connections, clients."""
+        return max((count for at, count in self.descriptors if at <= until_s), default=0)
 
     def slope_mib_per_minute(self, after_s: float) -> float:
         """How fast the workers' memory grew after that time."""
@@ -87,7 +94,6 @@ class Soak:
     def run(self) -> Tally:
         """Run to the end, then let everything return and look at what is left."""
         self._started = time.monotonic()
-        self.tally.descriptors_before = self._descriptors()
         with ThreadPoolExecutor(CLIENTS + 3) as pool:
             works = [pool.submit(self._client, number) for number in range(CLIENTS)]
             works += [pool.submit(self._slow_reader), pool.submit(self._harm), pool.submit(self._watch)]
@@ -99,6 +105,11 @@ class Soak:
         while self._clients() and time.monotonic() < deadline:
             threading.Event().wait(0.5)
         self.tally.clients_left = self._clients()
+        self._up.lines("cache", "purge")
+        deadline = time.monotonic() + 10
+        while self._removed_kept() and time.monotonic() < deadline:
+            threading.Event().wait(0.2)
+        self.tally.removed_kept = self._removed_kept()
         self.tally.descriptors_after = self._descriptors()
         return self.tally
 
@@ -270,13 +281,24 @@ class Soak:
         while not self._stop.wait(2.0):
             with contextlib.suppress(psutil.NoSuchProcess):
                 held = sum(process.memory_info().rss for process in self._workers())
-                self.tally.memory.append((time.monotonic() - self._started, held))
+                at = time.monotonic() - self._started
+                self.tally.memory.append((at, held))
+                self.tally.descriptors.append((at, self._descriptors()))
 
     def _workers(self) -> list[psutil.Process]:
         return [process for process in self._up.processes() if "gateway" in process.cmdline()]
 
     def _descriptors(self) -> int:
         return sum(process.num_fds() for process in self._workers())
+
+    def _removed_kept(self) -> int:
+        kept = 0
+        for process in self._workers():
+            folder = Path(f"/proc/{process.pid}/fd")
+            for descriptor in folder.iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    kept += str(descriptor.readlink()).endswith(".segment (deleted)")
+        return kept
 
     def _clients(self) -> int:
         """Connections of clients that a worker still holds, the kept ones of this process included."""

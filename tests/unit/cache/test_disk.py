@@ -69,6 +69,29 @@ def test_a_purge_gives_the_disk_back_and_is_told_to_others(cache: DiskCache, tmp
     assert cache.get(_key(1)) == b"again"
 
 
+def _removed_but_open(folder: Path) -> list[str]:
+    links = [os.readlink(f"/proc/self/fd/{number}") for number in _descriptors()]
+    return [link for link in links if link.startswith(str(folder)) and link.endswith("(deleted)")]
+
+
+def _descriptors() -> list[str]:
+    return [number for number in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{number}")]
+
+
+def test_what_others_removed_is_let_go(cache: DiskCache, tmp_path: Path) -> None:
+    """A process that has segments open which another one removed closes them, so that the disk has its bytes back."""
+    folder = tmp_path / "spans"
+    cache.put({_key(number): bytes([number]) * 900_000 for number in range(5)})
+    assert cache.get(_key(0)) == bytes(900_000)
+    with closing(DiskCache(str(folder), 8 * MIB)) as other:
+        other.purge()
+    assert len(_removed_but_open(folder)) >= 2  # one that is read, one that is written
+    cache.let_go()
+    assert _removed_but_open(folder) == []
+    cache.put({_key(7): b"again"})
+    assert cache.get(_key(7)) == b"again"
+
+
 def test_single_spans_are_dropped(cache: DiskCache) -> None:
     """Dropping names what goes and leaves the rest."""
     cache.put({_key(number): bytes(10) for number in range(3)})
