@@ -22,6 +22,7 @@ from gateway.denylist import guard
 from gateway.dispatch import Start, answer_path
 from gateway.errors import RefusedError
 from gateway.formats import ipns_record
+from gateway.mounts import Standing
 from gateway.names import Lifetime, Names
 from gateway.negotiation import Choice, Format, negotiate
 from gateway.paths import ContentPath
@@ -31,6 +32,10 @@ from gateway.sources import NoBlocks, RememberingSource
 _SUPERFLUOUS = re.compile(rb"^/ipfs/+(?=(?:ipfs|ipns)/)")
 _WORKER_SCOPE = re.compile(rb"^/ip[fn]s/[^/]+$")
 _CONTENT_URI = re.compile(r"^(?:(ipfs|ipns)://|/?(ipfs|ipns)/)(.+)$", re.IGNORECASE)
+
+
+ALIAS_S = 60
+"""For how long the way from a name to its key may be remembered: it changes only where the name is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ def preflight(request: Request) -> Answer | Wanted:
 def answer(request: Request, wanted: Wanted, content: Content, names: Names, stack: ExitStack) -> Answer:
     """Answer from the content. What must outlive this call, until the body is sent, is entered into `stack`."""
     request.phase = "resolve"
+    if (moved := _alias_redirect(request, wanted.path, names)) is not None:
+        return moved
     if wanted.choice.format is Format.IPNS_RECORD:
         return ipns_record.answer(request, wanted.path, names)
     root, site, lifetime = _root_of(wanted.path, names)
@@ -90,6 +97,24 @@ def answer(request: Request, wanted: Wanted, content: Content, names: Names, sta
         raise RefusedError(501, error.message, hint=error.hint) from error
     source.settle()
     return made
+
+
+def _alias_redirect(request: Request, path: ContentPath, names: Names) -> Answer | None:
+    """Send who asks for a name of the network's own to the key that it stands for, which has an origin of its own."""
+    mount = request.mount
+    if path.namespace != "ipns" or mount.standing is Standing.DNSLINK or "." in path.root:
+        return None
+    key = names.key_of_alias(path.root)
+    if key is None:
+        return None
+    below = path.text.removeprefix(f"/ipns/{path.root}")
+    if mount.standing is Standing.SUBDOMAIN:
+        target = f"//{name_text(key)}.ipns.{mount.gateway}{below or '/'}"
+    else:
+        target = f"/ipns/{name_text(key)}{below}"
+    moved = redirect(f"{target}{request.suffix}", 302)
+    moved.headers["Cache-Control"] = f"public, max-age={ALIAS_S}"
+    return moved
 
 
 def _root_of(path: ContentPath, names: Names) -> tuple[CID, tuple[bytes, ...], Lifetime | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from fungistor.dag.cid import CID
 from fungistor.names.errors import NameNotFoundError
 from fungistor.names.record import Record
 from fungistor.names.resolver import Resolved
@@ -26,6 +27,10 @@ class Names(Protocol):
 
     def remaining_s(self, record: Record) -> float:
         """Return for how long a record may be cached."""
+        ...
+
+    def key_of_alias(self, name: str) -> CID | None:
+        """Return the key that a name of the network's own stands for."""
         ...
 
     def has_dnslink(self, name: str) -> bool:
@@ -51,6 +56,10 @@ class NoNames:
     def remaining_s(self, record: Record) -> float:  # noqa: ARG002  # a port's signature
         """Return nothing left."""
         return 0.0
+
+    def key_of_alias(self, name: str) -> CID | None:  # noqa: ARG002
+        """Return None."""
+        return None
 
     def has_dnslink(self, name: str) -> bool:  # noqa: ARG002
         """Return False."""

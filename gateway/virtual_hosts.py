@@ -206,7 +206,8 @@ def _name_label(root: str, asked: Asked, config: HostConfig) -> str:
     if key is not None:
         return dns_label(key)
     _check_dns_name(root)
-    if "." in root and (config.inline_dnslink or asked.scheme == "https"):
+    # A name without dots is a label already, but one with `-` would be taken for an inlined one.
+    if "." not in root or config.inline_dnslink or asked.scheme == "https":
         return inline(root.lower())
     return root.lower()
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fungistor.catalog.commands import Body, Command, Kind, Publish, kind_of, scope_of, signed_bytes
 from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer, Scope, issuer_id
+from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import decode_record
 from fungistor.catalog.rules import Decision, Verdict
 from fungistor.ids import TenantNumber
@@ -191,6 +192,8 @@ def _tenant_of(connection: sqlite3.Connection, body: Body) -> TenantNumber | Non
     """The tenant whose object a command is about, by its record or by the one that stands; None for none."""
     if isinstance(body, Publish):
         return body.record.tenant
+    if isinstance(body, SetName | RemoveName):
+        return body.tenant
     object_id = getattr(body, "object_id", None)
     if object_id is None:
         return None

@@ -13,6 +13,7 @@ from fungistor.catalog.authority import Issuer
 from fungistor.catalog.commands import SESSION_BYTES, Command, Group, SetLayout, encode_command, level_of, signed_bytes
 from fungistor.catalog.issuers import LEVEL, Report, Signer, issuer_id
 from fungistor.catalog.log import Log
+from fungistor.catalog.names import NameRow, NameValue
 from fungistor.catalog.record import Record
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest
@@ -273,6 +274,22 @@ class Catalog:
     def highest_member(self) -> int:
         """The highest number that a member ever had."""
         return self._state.progress().highest_member
+
+    def name(self, name_id: bytes) -> NameRow | None:
+        """A name as it stands, removed or not."""
+        return self._state.name(name_id)
+
+    def names_after(self, revision: Revision) -> list[NameRow]:
+        """Names that changed after a revision, removed ones among them, in the order of their changes."""
+        return self._state.names_after(revision)
+
+    def name_values(self, name_id: bytes) -> list[NameValue]:
+        """What a name meant, the newest first."""
+        return self._state.name_values(name_id)
+
+    def name_value_at(self, name_id: bytes, revision: Revision) -> NameValue | None:
+        """What a name meant at a revision."""
+        return self._state.name_value_at(name_id, revision)
 
     def owed(self) -> list[Debt]:
         """Every debt."""

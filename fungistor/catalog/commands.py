@@ -23,6 +23,14 @@ from fungistor.catalog.issuers import (
     take_report,
     take_revoke,
 )
+from fungistor.catalog.names import (
+    RemoveName,
+    SetName,
+    remove_name_fields,
+    set_name_fields,
+    take_remove_name,
+    take_set_name,
+)
 from fungistor.catalog.record import (
     DEBTORS_MAX,
     MANIFEST_ID_BYTES,
@@ -63,6 +71,8 @@ class Kind(IntEnum):
     SET_LAYOUT = 0
     PUBLISH = 1
     PAY_OWED = 2
+    SET_NAME = 10
+    REMOVE_NAME = 11
     REGISTER_ISSUER = 15
     REVOKE_ISSUER = 17
     REPORT = 18
@@ -156,7 +166,18 @@ class Group:
     commands: tuple[Command, ...]
 
 
-Body = SetLayout | Publish | PayOwed | RetireLayouts | RegisterIssuer | RevokeIssuer | Report | Group
+Body = (
+    SetLayout
+    | Publish
+    | PayOwed
+    | RetireLayouts
+    | RegisterIssuer
+    | RevokeIssuer
+    | Report
+    | Group
+    | SetName
+    | RemoveName
+)
 """Every body. A new one has a kind, a form in `_FORMS`, and an effect in `fungistor.catalog.effects`."""
 
 
@@ -406,6 +427,8 @@ _FORMS = (
     _Form(Kind.REPORT, Report, report_fields, take_report, ANY_SCOPE, level=0),
     _Form(Kind.GROUP, Group, _no_fields, _no_body, ANY_SCOPE),
     _Form(Kind.RETIRE_LAYOUTS, RetireLayouts, _retirement_fields, _take_retirement, Scope.POOL),
+    _Form(Kind.SET_NAME, SetName, set_name_fields, take_set_name, Scope.NAMES),
+    _Form(Kind.REMOVE_NAME, RemoveName, remove_name_fields, take_remove_name, Scope.NAMES),
 )
 _FORM_OF: dict[type[Body], _Form] = {form.body: form for form in _FORMS}
 _FORM_OF_KIND: dict[int, _Form] = {form.kind: form for form in _FORMS}

@@ -25,6 +25,8 @@ from fungistor.catalog.commands import (
 from fungistor.catalog.digest import digest_in
 from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer
 from fungistor.catalog.log import Position
+from fungistor.catalog.name_rows import NAME_TABLES, NAMES_FINGERPRINTED, remove_name, set_name
+from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record, decode_record, encode_record
 from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish, decide_retirement
 from fungistor.ids import LayoutNumber, ObjectId, Revision
@@ -47,6 +49,7 @@ TABLES = (
     "CREATE TABLE retired (seen INTEGER NOT NULL)",
     "INSERT INTO retired VALUES (0)",
     *authority.TABLES,
+    *NAME_TABLES,
 )
 
 FINGERPRINTED = (
@@ -55,6 +58,7 @@ FINGERPRINTED = (
     "SELECT number, command, is_live FROM layout ORDER BY number",
     "SELECT seen FROM retired",
     *authority.FINGERPRINTED,
+    *NAMES_FINGERPRINTED,
 )
 
 
@@ -142,6 +146,8 @@ _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any]
     RegisterIssuer: _register,
     RevokeIssuer: _revoke,
     Report: _report,
+    SetName: set_name,
+    RemoveName: remove_name,
 }
 
 

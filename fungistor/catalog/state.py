@@ -25,6 +25,8 @@ from fungistor.catalog.commands import (
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.effects import FINGERPRINTED, TABLES, Counters, as_layout, carry_out, layout_in, record_in
 from fungistor.catalog.log import START, Entry, Log, Position
+from fungistor.catalog.name_rows import name_in, name_value_at, name_values_in, names_in
+from fungistor.catalog.names import NameRow, NameValue
 from fungistor.catalog.record import Record, decode_record
 from fungistor.catalog.rules import Decision, Verdict
 from fungistor.errors import CorruptError
@@ -49,7 +51,7 @@ BATCH_BYTES = 4 << 20
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=3,
+    version=4,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -211,6 +213,26 @@ class State:
         with self._database.read() as connection:
             rows = connection.execute("SELECT command FROM layout WHERE is_live ORDER BY number").fetchall()
         return [as_layout(command) for (command,) in rows]
+
+    def name(self, name_id: bytes) -> NameRow | None:
+        """A name as it stands, removed or not."""
+        with self._database.read() as connection:
+            return name_in(connection, name_id)
+
+    def names_after(self, revision: Revision) -> list[NameRow]:
+        """Names that changed after a revision, removed ones among them, in the order of their changes."""
+        with self._database.read() as connection:
+            return names_in(connection, revision)
+
+    def name_values(self, name_id: bytes) -> list[NameValue]:
+        """What a name meant, the newest first."""
+        with self._database.read() as connection:
+            return name_values_in(connection, name_id)
+
+    def name_value_at(self, name_id: bytes, revision: Revision) -> NameValue | None:
+        """What a name meant at a revision."""
+        with self._database.read() as connection:
+            return name_value_at(connection, name_id, revision)
 
     def owed(self) -> list[Debt]:
         """Every debt, by object id and member."""

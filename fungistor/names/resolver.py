@@ -28,6 +28,8 @@ class Records(Protocol):
 
     def newest(self, name: CID) -> Record | None: ...
 
+    def key_of(self, alias: str) -> CID | None: ...
+
 
 class Dnslinks(Protocol):
     """DNSLinks by domain name."""
@@ -99,6 +101,13 @@ class Resolver:
         ttl_s = UNSAID_TTL_S if record.ttl_s is None else record.ttl_s
         return max(0.0, min(ttl_s, record.expires_s - self._clock()))
 
+    def key_of_alias(self, name: str) -> CID | None:
+        """Return the key that a name of the network's own stands for."""
+        if "." in name or parse_key(name) is not None:
+            return None
+        link = self._dnslinks.peek(name)
+        return None if link is not None and link.path is not None else self._records.key_of(name)
+
     def has_dnslink(self, name: str) -> bool:
         """Tell whether a domain name means anything. Waits for DNS.
 
@@ -116,10 +125,13 @@ class Resolver:
         if key is not None:
             record = self._valid(key)
             return record.value, self.remaining_s(record)
+        alias = self.key_of_alias(name)
+        if alias is not None:
+            return f"/ipns/{name_text(alias)}", UNSAID_TTL_S
         link = self._dnslinks.peek(name)
         if link is None:
             if "." not in name or not DOMAIN_NAME.fullmatch(name):
-                raise InvalidError(f"{name[:80]!r} is neither a key nor a domain name")
+                raise InvalidError(f"{name[:80]!r} is neither a key, nor a name published here, nor a domain name")
             link = self._dnslinks.get(name)
         if link.path is None:
             raise NameNotFoundError(f"{name} has no DNSLink", hint=f"its owner can set a TXT record at _dnslink.{name}")

@@ -1,4 +1,5 @@
-"""The records that this node was given, in the home: the newest of a name counts, older ones are its history."""
+"""The records that this node serves, in the home: those it was given, whose newest counts and older ones are history,
+and those of the network's own names, which have an alias and are signed anew by this node."""
 
 from __future__ import annotations
 
@@ -26,6 +27,14 @@ CREATE TABLE IF NOT EXISTS records (
     PRIMARY KEY (name, sequence, expires_s)
 ) WITHOUT ROWID
 """
+_SCHEMA_OWN = """
+CREATE TABLE IF NOT EXISTS own (
+    name_id BLOB PRIMARY KEY,
+    alias TEXT NOT NULL UNIQUE,
+    name BLOB NOT NULL,
+    renew_s REAL NOT NULL
+) WITHOUT ROWID
+"""
 
 
 class NameTable:
@@ -41,24 +50,27 @@ class NameTable:
     def put(self, record: Record, now_s: float) -> bool:
         """Keep a verified record durably; False where the very same is held already.
 
-        Raises: InvalidError where it has expired; ConflictError where a newer one is held.
+        Raises: InvalidError where it has expired; ConflictError where a newer one is held, or the name is the
+        network's own.
         """
         if record.expires_s <= now_s:
             raise InvalidError("the record has expired", hint="publish the name anew and import that record")
         with self._open(create=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
             held = self._newest(connection, record.name)
+            if held is not None and held.encoded == record.encoded:
+                return False
+            if (alias := _alias(connection, record.name)) is not None:
+                raise ConflictError(
+                    f"this key is the one of {alias}, a name that this network publishes itself",
+                    hint=f"`fungistor name publish {alias} CID` changes what it means",
+                )
             if held is not None and not record.is_newer_than(held):
-                if held.encoded == record.encoded:
-                    return False
                 raise ConflictError(
                     f"a record of this name with sequence {held.sequence} is held, this one has {record.sequence}",
                     hint="the higher sequence wins, then the later end",
                 )
-            connection.execute(
-                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
-                (record.name.multihash, _key(record.sequence), record.expires_s, now_s, record.encoded),
-            )
+            _insert(connection, record, now_s)
             connection.execute(
                 "DELETE FROM records WHERE name = ? AND (sequence, expires_s) NOT IN (SELECT sequence, expires_s"
                 " FROM records WHERE name = ? ORDER BY sequence DESC, expires_s DESC LIMIT ?)",
@@ -66,6 +78,88 @@ class NameTable:
             )
             connection.execute("COMMIT")
         return True
+
+    # -- names of the network's own ---------------------------------------------------------------------------
+
+    def put_own(self, name_id: bytes, alias: str, record: Record, renew_s: float, now_s: float) -> None:
+        """Keep a record of the network's own in place of the one before it; of two the later sequence stays.
+
+        Raises: ConflictError where a later one of its key was imported.
+        """
+        with self._open(create=True) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            held = self._newest(connection, record.name)
+            if held is not None and held.sequence > record.sequence:
+                if _alias(connection, record.name) is not None:
+                    return  # another process of this home was ahead
+                raise _overtaken(held, record.sequence)
+            connection.execute("DELETE FROM records WHERE name = ?", (record.name.multihash,))
+            connection.execute("DELETE FROM own WHERE alias = ? AND name_id != ?", (alias, name_id))
+            self._forget_key(connection, name_id, unless=record.name)
+            connection.execute(
+                "INSERT OR REPLACE INTO own VALUES (?, ?, ?, ?)", (name_id, alias, record.name.multihash, renew_s)
+            )
+            _insert(connection, record, now_s)
+            connection.execute("COMMIT")
+
+    def own(self, name_id: bytes) -> Record | None:
+        """Return the record that is kept of a name of the network's own."""
+        if not os.path.exists(self._path):
+            return None
+        with self._open() as connection:
+            row = connection.execute("SELECT name FROM own WHERE name_id = ?", (name_id,)).fetchone()
+            return None if row is None else self._newest(connection, CID(1, LIBP2P_KEY, row[0]))
+
+    def drop_own(self, name_id: bytes) -> None:
+        """Forget a name of the network's own, and its record."""
+        if not os.path.exists(self._path):
+            return
+        with self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            self._forget_key(connection, name_id, unless=None)
+            connection.execute("DELETE FROM own WHERE name_id = ?", (name_id,))
+            connection.execute("COMMIT")
+
+    def own_due(self, now_s: float) -> list[bytes]:
+        """Return the names of the network's own whose records are to be signed again."""
+        if not os.path.exists(self._path):
+            return []
+        with self._open() as connection:
+            return [row[0] for row in connection.execute("SELECT name_id FROM own WHERE renew_s <= ?", (now_s,))]
+
+    def check_free(self, key: CID, sequence: int) -> None:
+        """Raises: ConflictError where a record of a later sequence was imported for a key of the network's own."""
+        if not os.path.exists(self._path):
+            return
+        with self._open() as connection:
+            held = self._newest(connection, key)
+            if held is not None and held.sequence > sequence and _alias(connection, key) is None:
+                raise _overtaken(held, sequence)
+
+    def key_of(self, alias: str) -> CID | None:
+        """Return the key that a name of the network's own stands for."""
+        if not os.path.exists(self._path):
+            return None
+        with self._open() as connection:
+            row = connection.execute("SELECT name FROM own WHERE alias = ?", (alias,)).fetchone()
+        return None if row is None else CID(1, LIBP2P_KEY, row[0])
+
+    def aliases(self) -> dict[CID, str]:
+        """Return the network's own names by their keys."""
+        if not os.path.exists(self._path):
+            return {}
+        with self._open() as connection:
+            return {
+                CID(1, LIBP2P_KEY, name): alias for name, alias in connection.execute("SELECT name, alias FROM own")
+            }
+
+    def _forget_key(self, connection: sqlite3.Connection, name_id: bytes, unless: CID | None) -> None:
+        """Drop the record under the key that the name had."""
+        row = connection.execute("SELECT name FROM own WHERE name_id = ?", (name_id,)).fetchone()
+        if row is not None and (unless is None or row[0] != unless.multihash):
+            connection.execute("DELETE FROM records WHERE name = ?", (row[0],))
+
+    # -- all --------------------------------------------------------------------------------------------------
 
     def newest(self, name: CID) -> Record | None:
         """Return the record of a name that counts, verified again, expired or not.
@@ -110,9 +204,29 @@ class NameTable:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
             connection.execute(_SCHEMA)
+            connection.execute(_SCHEMA_OWN)
             yield connection
         finally:
             connection.close()
+
+
+def _insert(connection: sqlite3.Connection, record: Record, now_s: float) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
+        (record.name.multihash, _key(record.sequence), record.expires_s, now_s, record.encoded),
+    )
+
+
+def _alias(connection: sqlite3.Connection, key: CID) -> str | None:
+    row = connection.execute("SELECT alias FROM own WHERE name = ?", (key.multihash,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _overtaken(held: Record, sequence: int) -> ConflictError:
+    return ConflictError(
+        f"a record of this name with sequence {held.sequence} was imported, the catalog is at {sequence}",
+        hint="somebody else has the key, or the catalog is older than the record: remove the name and publish another",
+    )
 
 
 def _key(sequence: int) -> bytes:

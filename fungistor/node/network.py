@@ -28,6 +28,7 @@ from fungistor.node.config import load_config
 from fungistor.node.home import Home
 from fungistor.node.identity import gateway_peer_id
 from fungistor.node.members import member_specs, placement_tables, pool_members
+from fungistor.node.names import own_names
 from fungistor.node.pool_file import PoolMember
 from fungistor.objects.content import Content
 from fungistor.objects.export import Exporter
@@ -119,6 +120,7 @@ class Network:
         self.catalog = parts.catalog
         self.content = parts.content
         self.cache = parts.cache
+        self.names = own_names(parts.home, parts.catalog, parts.keys, parts.key_table, TENANT)
         self._payer = Payer(parts.catalog, parts.pool, self._stripe_list, self._mender)
         ports = PublishPorts(
             store=parts.pool,

@@ -53,6 +53,7 @@ MEND_EVERY_S = 0.25
 PAY_EVERY_S = 2.0
 PAY_OBJECTS = 16
 INDEX_EVERY_S = 0.5
+NAMES_EVERY_S = 0.5
 
 FILES_MAX = 65_536
 
@@ -222,6 +223,7 @@ class _Up:
             Worker("probing", PROBE_EVERY_S, self._probe),
             Worker("paying owed shards", PAY_EVERY_S, self._pay),
             Worker("block index", INDEX_EVERY_S, self._index),
+            Worker("names", NAMES_EVERY_S, self._names),
         ]
         async with anyio.create_task_group() as group:
             group.start_soon(run_workers, self.workers)
@@ -386,6 +388,10 @@ class _Up:
     def _index(self) -> bool:
         assert self.network is not None
         return self.network.catch_up_index()
+
+    def _names(self) -> bool:
+        assert self.network is not None
+        return self.network.names.follow()
 
     def _pool_changed(self) -> None:
         """A member has another address or number: let everything that keeps connections take it up."""

@@ -72,6 +72,55 @@ def test_hosts_keys_and_websites(published: tuple[Up, str], tmp_path: Path) -> N
         assert _get(up, "127.0.0.1", f"/ipns/{KEY.text}").text == "<h1>spores</h1>"
 
 
+def test_names_of_the_networks_own(published: tuple[Up, str], tmp_path: Path) -> None:
+    """A published name leads to its key, the key to what it means now; history and roll back are told by sequence."""
+    up, cid = published
+    (first,) = up.lines("name", "publish", "my-site", f"{cid}/index.html")
+    (second,) = up.lines("name", "publish", "my-site", cid)
+    key = str(second["key"])
+    assert (first["key"], first["sequence"], second["sequence"], second["cid"]) == (key, 1, 2, cid)
+    moved = _get(up, "127.0.0.1", "/ipns/my-site/old?x=1")
+    assert (moved.status_code, moved.headers["location"]) == (302, f"/ipns/{key}/old?x=1")
+    assert _get(up, "127.0.0.1", f"/ipns/{key}/").text == "<h1>spores</h1>"
+    # On a gateway of subdomains a name is a label, and its key an origin.
+    label = _get(up, "gw.example", "/ipns/my-site/").headers["location"]
+    assert label == "http://my--site.ipns.gw.example/"
+    assert _get(up, "my--site.ipns.gw.example", "/").headers["location"] == f"//{key}.ipns.gw.example/"
+    assert _get(up, f"{key}.ipns.gw.example", "/").text == "<h1>spores</h1>"
+    assert _get(up, "127.0.0.1", "/ipns/no-such-name").status_code == 400
+
+    record = _get(up, "127.0.0.1", f"/ipns/{key}?format=ipns-record")
+    assert record.content == _get(up, "127.0.0.1", f"/routing/v1/ipns/{key}").content
+    assert record.headers["cache-control"] == "public, max-age=300"
+    if IPFS is not None:
+        (tmp_path / "record").write_bytes(record.content)
+        done = subprocess.run(
+            [IPFS, "name", "inspect", "--enc=json", "--verify", key, str(tmp_path / "record")],
+            env=os.environ | {"IPFS_PATH": str(tmp_path / "none"), "IPFS_TELEMETRY": "off"},
+            capture_output=True, text=True, timeout=COMMAND_S, check=True,
+        )  # fmt: skip
+        seen = json.loads(done.stdout)
+        assert seen["Validation"]["Valid"] is True, seen
+        assert (seen["Entry"]["Value"], seen["Entry"]["Sequence"]) == (f"/ipfs/{cid}", 2)
+
+    (back,) = up.lines("name", "rollback", "my-site")
+    assert (back["value"], back["sequence"]) == (f"/ipfs/{cid}/index.html", 3)
+    assert _get(up, "127.0.0.1", f"/ipns/{key}").text == "<h1>spores</h1>"
+    history = up.lines("name", "history", "my-site")
+    assert [(line["sequence"], line["current"]) for line in history] == [(3, True), (2, False), (1, False)]
+    assert up.lines("name", "history", key) == history
+    assert ("my-site", True) in [(line["name"], line["own"]) for line in up.lines("name", "list")]
+    missing = "bafybeib5lboymwd6p2eo4qb2lkueaine577flvsjjeuevmp2nlio72xv5q"
+    assert up.command("name", "publish", "my-site", missing).returncode == 4
+    own = tmp_path / "own"
+    own.write_bytes(record.content)
+    assert up.command("name", "import", key, str(own)).returncode == 6
+    up.lines("name", "remove", "my-site")
+    assert _get(up, "127.0.0.1", "/ipns/my-site").status_code == 400
+    assert _get(up, "127.0.0.1", f"/ipns/{key}").status_code == 502
+    assert up.command("name", "history", "my-site").returncode == 4
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(IPFS is None, reason="needs ipfs on PATH")
 def test_kubo_finds_and_fetches(published: tuple[Up, str], site: Path, tmp_path: Path) -> None:
@@ -87,6 +136,8 @@ def test_kubo_finds_and_fetches(published: tuple[Up, str], site: Path, tmp_path:
             path.name: path.read_bytes() for path in site.iterdir()
         }
         assert ipfs("name", "resolve", "--nocache", f"/ipns/{other.text}").strip() == f"/ipfs/{cid}/index.html"
+        (own,) = up.lines("name", "publish", "for-kubo", cid)
+        assert ipfs("name", "resolve", "--nocache", f"/ipns/{own['key']}").strip() == f"/ipfs/{cid}"
 
 
 @contextlib.contextmanager

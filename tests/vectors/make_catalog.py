@@ -6,6 +6,7 @@ Run `python -m tests.vectors.make_catalog`, and only when the format's version g
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import libipld
@@ -21,6 +22,7 @@ from fungistor.catalog.commands import (
     SetLayout,
     encode_command,
 )
+from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record, Sizes
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId, TenantNumber
 
@@ -53,11 +55,24 @@ def _commands() -> list[tuple[str, Body]]:
     member_3 = LayoutMember(MemberNumber(3), MemberId("m03"), (), 0)
     first = _record(debts=((3, 2), (7, 1)))
     payment = Payment(MemberNumber(3), 2, 0)
+    name = SetName(
+        name_id=counting(0x10, 32),
+        tenant=TenantNumber(0),
+        key_ref=counting(0x30, 32),
+        is_new=True,
+        against=None,
+        sealed=counting(0x60, 24),
+        value_id=counting(0x90, 16),
+        at=1_790_000_000,
+    )
     return [
         ("set layout 1", SetLayout(LayoutNumber(1), (member_1, member_3), counting(0, 6), b"\x01")),
         ("publish with debts", Publish(first)),
         ("publish again with an expiry", Publish(_record(expires=1_890_000_000), first.manifest_id, Revision(7))),
         ("pay a debt", PayOwed(first.object_id, first.manifest_id, (payment,))),
+        ("set a new name", name),
+        ("set the name again", replace(name, is_new=False, against=1, at=1_790_000_060)),
+        ("remove the name", RemoveName(name.name_id, name.tenant, name.key_ref)),
         ("retire layouts", RetireLayouts(LayoutNumber(2), Revision(9))),
     ]
 

@@ -1,4 +1,4 @@
-"""name import, list, history: the IPNS records that this home was given."""
+"""name publish, rollback, remove, import, list, history: names of the network's own, and records it was given."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fungistor.dag.cid import CID
 from fungistor.errors import CorruptError, InvalidError, NotFoundError
 from fungistor.names.key import name_text, parse_key
 from fungistor.names.record import RECORD_BYTES_MAX, Record, parse
 from fungistor.names.table import NameTable
-from fungistor.node.cli.options import not_yet
 from fungistor.node.cli.output import Output
 from fungistor.node.files import read_bounded
 from fungistor.node.home import Home
+from fungistor.node.use import network_of
+from fungistor.objects.names import LIFETIME_S, TTL_S, Past, Published, check_name
+from fungistor.objects.paths import parse_cid_path
 from fungistor.objects.results import Json
+
+if TYPE_CHECKING:
+    from fungistor.node.network import Network
 
 _HEAD = ("NAME", "SEQUENCE", "EXPIRES", "VALUE")
 _COLUMNS = ("name", "sequence:right", "expires:time", "value")
+_PAST_HEAD = ("SEQUENCE", "PUBLISHED", "BY", "VALUE")
+_PAST_COLUMNS = ("sequence:right", "published:time", "issuer", "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +37,16 @@ class NameLine:
 
     record: Record
     imported_s: float | None = None
+    alias: str | None = None
 
     def to_json(self) -> Json:
         """The keys of `--json`."""
         record = self.record
         value: Json = {
-            "name": name_text(record.name),
+            "name": self.alias or name_text(record.name),
+            "key": name_text(record.name),
+            "own": self.alias is not None,
+            "cid": _cid_of(record.value),
             "value": record.value,
             "sequence": record.sequence,
             "expires": record.expires_s,
@@ -42,6 +54,29 @@ class NameLine:
             "bytes": len(record.encoded),
         }
         return value if self.imported_s is None else value | {"imported": self.imported_s}
+
+
+@dataclass(frozen=True, slots=True)
+class PastLine:
+    """A value that a name of the network's own had."""
+
+    name: str
+    past: Past
+    is_newest: bool
+
+    def to_json(self) -> Json:
+        """The keys of `--json`."""
+        past = self.past
+        return {
+            "name": self.name,
+            "sequence": past.sequence,
+            "cid": _cid_of(past.path),
+            "value": past.path,
+            "published": past.at,
+            "issuer": past.issuer.hex() or None,
+            "revision": past.revision,
+            "current": self.is_newest,
+        }
 
 
 def load(arguments: argparse.Namespace, output: Output) -> int:
@@ -62,23 +97,102 @@ def load(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def names(arguments: argparse.Namespace, output: Output) -> int:
-    """List every name with the record that counts."""
-    output.rows([NameLine(record) for record in _table(arguments.home).all()], _HEAD, _COLUMNS)
+    """List every name with the record that counts; where the network runs, as its catalog has them now."""
+    home = Home.resolve(arguments.home)
+    if home.is_running():
+        with network_of(home) as network:
+            network.names.follow()
+    table = _table(arguments.home)
+    aliases = table.aliases()
+    output.rows([NameLine(record, alias=aliases.get(record.name)) for record in table.all()], _HEAD, _COLUMNS)
     return 0
 
 
 def history(arguments: argparse.Namespace, output: Output) -> int:
-    """List the records of one name, the newest first."""
-    key = _key(arguments.name)
-    found = _table(arguments.home).history(key)
+    """List what a name meant, the newest first: its values, or of a key that was imported its records."""
+    key = parse_key(arguments.name.removeprefix("/ipns/"))
+    table = _table(arguments.home)
+    alias = arguments.name if key is None else table.aliases().get(key)
+    if alias is not None:
+        check_name(alias)
+        with network_of(Home.resolve(arguments.home)) as network:
+            past = network.names.history(alias)
+        lines = [PastLine(alias, value, number == 0) for number, value in enumerate(past)]
+        output.rows(lines, _PAST_HEAD, _PAST_COLUMNS)
+        return 0
+    assert key is not None
+    found = table.history(key)
     if not found:
         raise NotFoundError(f"no record of {name_text(key)} is held here", hint="`fungistor name import` takes one in")
     output.rows([NameLine(record, imported_s) for record, imported_s in found], _HEAD, _COLUMNS)
     return 0
 
 
-def publish(arguments: argparse.Namespace, output: Output) -> int:  # noqa: ARG001
-    raise not_yet("`fungistor name publish`")
+def publish(arguments: argparse.Namespace, output: Output) -> int:
+    """Let a name mean a CID, or a path below one."""
+    check_name(arguments.name)
+    path = parse_cid_path(arguments.cid_path)
+    text = "/".join((f"/ipfs/{path.cid}", *path.segments))
+    with network_of(Home.resolve(arguments.home)) as network:
+        if not arguments.allow_missing and not path.cid.is_identity:
+            _check_held(network, path.cid)
+        done = network.names.publish(
+            arguments.name,
+            text,
+            ttl_s=TTL_S if arguments.ttl is None else arguments.ttl,
+            lifetime_s=LIFETIME_S if arguments.lifetime is None else arguments.lifetime,
+        )
+    return _say(done, output)
+
+
+def rollback(arguments: argparse.Namespace, output: Output) -> int:
+    """Let a name mean again what it meant before."""
+    with network_of(Home.resolve(arguments.home)) as network:
+        done = network.names.rollback(check_name(arguments.name), arguments.to)
+    return _say(done, output)
+
+
+def remove(arguments: argparse.Namespace, output: Output) -> int:
+    """Forget a name."""
+    with network_of(Home.resolve(arguments.home)) as network:
+        revision = network.names.remove(check_name(arguments.name))
+    line: Json = {"name": arguments.name, "removed": True, "revision": revision}
+    output.fields(line, (("removed", "name"), ("revision", "revision")))
+    return 0
+
+
+def _say(done: Published, output: Output) -> int:
+    line: Json = {
+        "name": done.name,
+        "key": name_text(done.key),
+        "cid": _cid_of(done.value.path),
+        "value": done.value.path,
+        "sequence": done.sequence,
+        "revision": done.revision,
+        "expires": done.record.expires_s,
+        "ttl": done.value.ttl_s,
+        "new": done.is_new,
+        "changed": done.changed,
+    }
+    output.fields(
+        line,
+        (("name", "name"), ("key", "key"), ("value", "value"), ("sequence", "sequence"), ("expires", "expires:time")),
+    )
+    if not done.changed and not output.as_json:
+        output.note("it meant this already")
+    return 0
+
+
+def _check_held(network: Network, cid: CID) -> None:
+    try:
+        network.content.locate(cid)
+    except NotFoundError as error:
+        raise NotFoundError(error.message, hint="publish it first, or say --allow-missing") from error
+
+
+def _cid_of(path: str) -> str | None:
+    _, namespace, root, *_ = (*path.split("/"), "", "")
+    return root if namespace == "ipfs" else None
 
 
 def _table(given: str | None) -> NameTable:

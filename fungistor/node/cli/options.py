@@ -224,8 +224,8 @@ def _add_car(commands: Commands[Parser]) -> None:
 
 
 def _add_names(commands: Commands[Parser]) -> None:
-    name = _add(commands, "name", "take in and list names that can come to mean something else (IPNS)",
-                "fungistor name list", "")  # fmt: skip
+    name = _add(commands, "name", "publish, take in and list names that can come to mean something else (IPNS)",
+                "fungistor name publish site CID", "")  # fmt: skip
     verbs = name.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
     load = _add(verbs, "import", "take in a signed IPNS record as it is", "fungistor name import k51... site.record",
                 "name:load")  # fmt: skip
@@ -234,9 +234,20 @@ def _add_names(commands: Commands[Parser]) -> None:
     _add(verbs, "list", "list the names held, with what they mean", "fungistor name list", "name:names")
     history = _add(verbs, "history", "list the records of a name, newest first", "fungistor name history k51...",
                    "name:history")  # fmt: skip
-    history.add_argument("name", metavar="NAME", help="a key, in any form")
-    publish = _add(verbs, "publish", "sign a record under a name (not available yet)", "", "name:publish")
-    publish.add_argument("words", nargs="*", metavar="NAME CID")
+    history.add_argument("name", metavar="NAME", help="a name of this network, or a key in any form")
+    publish = _add(verbs, "publish", "let a name mean a CID; it stays while what it means changes",
+                   "fungistor name publish site CID", "name:publish")  # fmt: skip
+    _add_name(publish)
+    _add_cid_path(publish)
+    publish.add_argument("--ttl", type=_duration, metavar="D", help="for how long a record may be cached (5m)")
+    publish.add_argument("--lifetime", type=_duration, metavar="D", help="for how long each record holds (48h)")
+    publish.add_argument("--allow-missing", action="store_true", help="also where the CID is not held by this network")
+    rollback = _add(verbs, "rollback", "let a name mean again what it meant before", "fungistor name rollback site",
+                    "name:rollback")  # fmt: skip
+    _add_name(rollback)
+    rollback.add_argument("--to", type=int, metavar="N", help="the sequence of that value (the one before the newest)")
+    _add_name(_add(verbs, "remove", "forget a name, its values and its key", "fungistor name remove site",
+                   "name:remove"))  # fmt: skip
 
 
 def _add_gateway(commands: Commands[Parser]) -> None:
@@ -282,10 +293,25 @@ def _add_cid_path(parser: Parser) -> None:
     parser.add_argument("cid_path", metavar="CID[/path]", help="a CID in any form, and a path below it")
 
 
+def _add_name(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="1 to 63 of a-z, 0-9 and -")
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
     return int(text)
+
+
+_DURATION = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(text: str) -> int:
+    """Read 90, 90s, 5m, 48h or 30d: seconds."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _DURATION else (text, "s")
+    if not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 5m, 48h or 30d")
+    return int(number) * _DURATION[unit]
 
 
 def _policy(text: str) -> str:

@@ -27,6 +27,7 @@ from fungistor.catalog.commands import (
     signed_bytes,
 )
 from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer, Scope
+from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record, Sizes, decode_record, encode_record
 from fungistor.coding.compress import Compression
 from fungistor.coding.manifest import ManifestRoot, RootRef, Slot
@@ -96,6 +97,18 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(Publish, records, exactly(16) | st.just(b"")),
     st.builds(PayOwed, exactly(32).map(ObjectId), exactly(16), payments),
     st.builds(RegisterIssuer, exactly(32), exactly(32), texts(64), st.integers(0, 31).map(Scope), listed),
+    st.builds(
+        SetName,
+        exactly(32),
+        uints.map(TenantNumber),
+        exactly(32),
+        st.booleans(),
+        st.none() | uints,
+        st.binary(min_size=1, max_size=300),
+        exactly(16),
+        uints,
+    ),
+    st.builds(RemoveName, exactly(32), uints.map(TenantNumber), exactly(32)),
     st.builds(RevokeIssuer, exactly(32), exactly(8)),
     st.builds(Report, st.integers(0, 9), st.integers(1, 2**40), exactly(32)) | st.just(Report(1, 0, b"")),
 )

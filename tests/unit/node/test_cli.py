@@ -70,7 +70,6 @@ def test_common_options_stand_before_or_after_the_command() -> None:
         ["publish", "x", "--private"],
         ["publish", "x", "--wait"],
         ["publish", "x", "--expires", "1d"],
-        ["name", "publish", "n", "c"],
         ["status", "--pool", "f", "--catalog", "u"],
     ],
 )
