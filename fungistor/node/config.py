@@ -39,6 +39,8 @@ class Config:
     dns: Mapping[str, str] = field(default_factory=lambda: {".": "system"})
     """Who is asked for DNSLinks, by zone: `system`, `off`, or the URL of a resolver over HTTPS."""
 
+    pool: str | None = None
+    """The pool file of members that other nodes run. None: the home's own members."""
     catalog: str | None = None
     """Where the catalog's log is: `etcd://HOST:PORT,HOST:PORT[/PREFIX]`, `etcds://` with TLS. None: in the home."""
     catalog_user: str | None = None
@@ -90,7 +92,7 @@ def _check(path: str, config: Config) -> None:
     _check_degrees(path, "lon", config.lon, 180)
     if (config.lat is None) != (config.lon is None):
         raise InvalidError(f"{path}: lat and lon stand only together")
-    for key in ("geoip_database", "catalog", "catalog_user", "catalog_password_file", "catalog_ca"):
+    for key in ("geoip_database", "pool", "catalog", "catalog_user", "catalog_password_file", "catalog_ca"):
         if not isinstance(getattr(config, key), str | None):
             raise InvalidError(f"{path}: {key} is not text")
     _check_dns(path, config.dns)

@@ -151,6 +151,8 @@ class Fleet:
         """Raises: NotFoundError where no member has this id."""
         if name not in self._members:
             known = list(self._members)
+            if not known:
+                raise NotFoundError("this node runs no members", hint="ask the node that runs them")
             raise NotFoundError(f"no member is called {name}", hint=f"they are called {known[0]} to {known[-1]}")
         return MemberId(name)
 

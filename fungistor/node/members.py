@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from fungistor.catalog.commands import SetLayout
+from fungistor.errors import InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber
 from fungistor.keys.ring import NodeKeys
 from fungistor.node.config import Config
@@ -28,9 +29,28 @@ def pool_members(home: Home, config: Config) -> tuple[PoolMember, ...]:
     Raises:
         InvalidError, FailedError: the pool file or the GeoIP database cannot be used, and why.
     """
-    if not os.path.exists(home.pool_file):
+    path = config.pool or home.pool_file
+    if config.pool is None and not os.path.exists(path):
         return ()
-    return with_places(load_pool(home.pool_file), config.geoip_database)
+    return with_places(load_pool(path), config.geoip_database)
+
+
+def check_known(pool: Sequence[PoolMember], newest: SetLayout | None, path: str) -> None:
+    """Refuse the pool file of another network, or of one that has changed since.
+
+    Raises:
+        InvalidError: a member of it is in no layout.
+        UnavailableError: nothing is known of the network's layouts yet.
+    """
+    if newest is None:
+        raise UnavailableError("this node has not followed the catalog yet", hint="try again when etcd answers")
+    known = {member.id for member in newest.members}
+    unknown = [member.id for member in pool if member.id not in known]
+    if unknown:
+        raise InvalidError(
+            f"{path}: this network has no member {', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}",
+            hint="`fungistor pool export` on a node of that network writes its pool file",
+        )
 
 
 def member_specs(

@@ -21,7 +21,7 @@ from fungistor.dag.reader import NodeInfo, describe, read_file
 from fungistor.dag.source import BlockSource, fetch
 from fungistor.dag.walk import DirEntry, entries, resolve
 from fungistor.errors import FungiStorError, InvalidError, NotEnoughShardsError, NotFoundError
-from fungistor.ids import MemberId, MemberNumber, ObjectId, TenantNumber
+from fungistor.ids import MemberId, MemberNumber, ObjectId, Revision, TenantNumber
 from fungistor.keys.ring import NodeKeys, object_id
 from fungistor.keys.store import KeyStore
 from fungistor.node.config import load_config
@@ -108,6 +108,8 @@ class Parts:
     on_corrupt: OnCorrupt
     sync: bool
     cache: Cache | None = None
+    pool_file: str | None = None
+    """Of members that other nodes run."""
 
 
 class Network:
@@ -134,16 +136,40 @@ class Network:
             stdin=sys.stdin.buffer,
             sync=parts.sync,
         )
+        self._looked_at: Revision | None = None
+        self._layout = 0
+        self._placed = self._place()
         self._publisher = Publisher(ports)
         self._car_importer = CarImporter(ports, self.content.find)
+
+    def members(self) -> tuple[PoolMember, ...]:
+        """The members as the pool file has them."""
+        return self._members
+
+    def has_moved(self) -> bool:
+        """Whether layouts or the pool file are others than those taken up last."""
+        return self._place() != self._placed
+
+    def _place(self) -> tuple[int, int]:
+        revision = self.catalog.revision
+        if revision != self._looked_at:
+            newest = self.catalog.layout()
+            self._looked_at, self._layout = revision, 0 if newest is None else int(newest.number)
+        changed = 0
+        if self._parts.pool_file is not None:
+            with contextlib.suppress(OSError):
+                changed = os.stat(self._parts.pool_file).st_mtime_ns
+        return self._layout, changed
 
     def follow(self) -> None:
         """Take up what has changed in the pool file and the layouts; connections that stay right are kept."""
         parts = self._parts
         self.catalog.catch_up()
+        place = self._place()
         self._members = pool_members(parts.home, load_config(parts.home))
         specs, self._numbers = member_specs(self._members, self.catalog.layout(), parts.keys)
         parts.pool.replace(specs, placement_tables(self.catalog.layouts()))
+        self._placed = place
 
     def close(self) -> None:
         """Let threads end and close what is open."""

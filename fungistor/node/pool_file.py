@@ -116,8 +116,12 @@ def save_pool(path: str, members: Iterable[PoolMember]) -> None:
 
     Raises: OSError.
     """
-    tables = [_to_table(member) for member in members]
-    write_atomic(path, tomli_w.dumps({"member": tables}).encode(), mode=0o600)
+    write_atomic(path, pool_text(members).encode(), mode=0o600)
+
+
+def pool_text(members: Iterable[PoolMember]) -> str:
+    """What a pool file of these members says, passwords and all."""
+    return tomli_w.dumps({"member": [_to_table(member) for member in members]})
 
 
 def _to_table(member: PoolMember) -> dict[str, object]:

@@ -27,7 +27,7 @@ from fungistor.node.admin import AdminServer
 from fungistor.node.catalog_place import NOTHING_SAID, CatalogOptions, catalog_url, placed
 from fungistor.node.children import Child, Children
 from fungistor.node.claims import ZdbClaims
-from fungistor.node.config import load_config, save_config
+from fungistor.node.config import Config, load_config, save_config
 from fungistor.node.control import ControlServer, Message
 from fungistor.node.files import write_atomic
 from fungistor.node.first_keys import ensure_keys
@@ -35,6 +35,7 @@ from fungistor.node.fleet import Fleet
 from fungistor.node.gateways import Gateways, bind_gateway, gateway_url
 from fungistor.node.home import Home
 from fungistor.node.identity import member_identity
+from fungistor.node.join import join, joined_keys
 from fungistor.node.layouts import CatalogRoll
 from fungistor.node.network import Network
 from fungistor.node.new_members import new_members
@@ -74,6 +75,8 @@ class UpOptions:
     gateway_hosts: str | None = None
     admin: str | None = None
     catalog: CatalogOptions = NOTHING_SAID
+    pool: str | None = None
+    """The pool file of members that other nodes run: then this one runs none."""
 
 
 class _Stopping(BaseException):
@@ -156,6 +159,7 @@ class _Up:
     control: ControlServer | None = None
     admin: AdminServer | None = None
     cache: DiskCache | None = None
+    states: Message = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
     change_lock: threading.Lock = field(default_factory=threading.Lock)
     ready_file: str = ""
@@ -170,7 +174,7 @@ class _Up:
         config = load_config(home)
         if not os.path.exists(home.config_file):
             save_config(home, config)
-        config = placed(home, config, self.options.catalog)
+        config = self._placed(config)
         self._clear_ready_file()
         # First, since a taken port is the likeliest reason to end here, and nothing needs undoing yet.
         self.listener = bind_gateway(self.options.gateway or config.gateway)
@@ -178,8 +182,9 @@ class _Up:
         running = {"pid": os.getpid(), "gateway": gateway_url(self.listener), "sync": self.options.sync}
         write_atomic(home.running_file, json.dumps(running).encode(), sync=False)
         self.children = Children(self._child_ended)
-        keys = ensure_keys(home, self.say)
-        members = self._members()
+        joined = config.pool is not None
+        keys = joined_keys(home) if joined else ensure_keys(home, self.say)
+        members = [] if joined else self._members()
         self.network = open_network(home)
         roll = CatalogRoll(self.network.catalog)
         first = not roll.numbers()
@@ -192,8 +197,11 @@ class _Up:
             daemon_options={"no_sync": not self.options.sync},
             on_change=self._pool_changed,
         )
-        self.fleet.start_all()
-        if first or tuple(members) != self.fleet.specs():
+        if joined:
+            self.states = self.network.probe()
+        else:
+            self.fleet.start_all()
+        if not joined and (first or tuple(members) != self.fleet.specs()):
             self.network.follow()
         self.gateways = Gateways(
             self.children, self.listener, self._gateway_words(), config.gateway_workers, time.monotonic
@@ -204,6 +212,28 @@ class _Up:
             self.cache = DiskCache(home.cache_spans, config.gateway_cache_bytes)
             self.admin = AdminServer(self.options.admin, home.gateway_numbers, self._look)
         self._announce()
+
+    def _placed(self, config: Config) -> Config:
+        options = self.options
+        if options.pool is None and config.pool is None:
+            return placed(self.home, config, options.catalog)
+        if options.members is not None:
+            raise InvalidError(
+                "--members with --pool: a node runs members of its own, or none", hint="leave one of them out"
+            )
+        join(self.home, options.pool, options.catalog)
+        return load_config(self.home)
+
+    def _member_lines(self) -> list[Message]:
+        """What is known of each member: of those that run here their processes, of others how they last answered."""
+        assert self.fleet is not None and self.network is not None
+        if load_config(self.home).pool is None:
+            return self.fleet.lines()
+        return [
+            {"id": member.id, "address": member.address, "zone": "/".join(member.zone), "folder": None, "pid": None}
+            | cast("Message", self.states.get(member.id, {"state": "down", "reason": "in no layout yet"}))
+            for member in self.network.members()
+        ]
 
     def _gateway_words(self) -> list[str]:
         words = ["--home", self.home.root]
@@ -247,7 +277,9 @@ class _Up:
             "home": self.home.root,
             "pid": os.getpid(),
             "catalog": catalog_url(self.home, load_config(self.home)),
-            "members": [{key: line[key] for key in ("id", "address", "folder", "zone")} for line in self.fleet.lines()],
+            "members": [
+                {key: line[key] for key in ("id", "address", "folder", "zone")} for line in self._member_lines()
+            ],
         }
 
     def close(self) -> None:
@@ -292,7 +324,7 @@ class _Up:
         disk = DiskStatus(0, 0, 0, 0) if self.cache is None else self.cache.status()
         status = self.network.catalog.status()
         return {
-            "members": self.fleet.lines(),
+            "members": self._member_lines(),
             "workers": [worker.to_json() for worker in self.workers],
             "gateways": [] if self.gateways is None else self.gateways.pids(),
             "owed_shards": status.owed_shards,
@@ -335,7 +367,7 @@ class _Up:
     def _announce(self) -> None:
         said = self.ready_object()
         assert self.fleet is not None
-        lines = self.fleet.lines()
+        lines = self._member_lines()
         up = sum(line["state"] == "up" for line in lines)
         self.say(f"FungiStor is up: {up} of {len(lines)} members, in {self.home.root}")
         self.say(f"  gateway  {said['gateway']}/ipfs/CID")
@@ -350,7 +382,7 @@ class _Up:
         fleet = self.fleet
         assert fleet is not None
         if request.get("op") == "members":
-            return {"members": fleet.lines()}
+            return {"members": self._member_lines()}
         if request.get("op") == "workers":
             return {"workers": [worker.to_json() for worker in self.workers]}
         verbs: dict[object, Callable[[MemberId], Message]] = {
@@ -374,7 +406,7 @@ class _Up:
     def _probe(self) -> bool:
         """Ask every member whether it is there, and leave the answers where short commands find a first guess."""
         assert self.network is not None and self.fleet is not None
-        states = self.network.probe()
+        self.states = states = self.network.probe()
         for line in self.fleet.lines():
             if line["state"] != "up":  # what was done to a member by hand is known better here than by asking it
                 states[str(line["id"])] = {"state": line["state"], "reason": line["reason"]}
@@ -387,7 +419,10 @@ class _Up:
 
     def _index(self) -> bool:
         assert self.network is not None
-        return self.network.catch_up_index()
+        more = self.network.catch_up_index()
+        if self.network.has_moved():
+            self._pool_changed()
+        return more
 
     def _names(self) -> bool:
         assert self.network is not None

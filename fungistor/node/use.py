@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fungistor.node.config import load_config
 from fungistor.node.home import Home
 
 if TYPE_CHECKING:
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
 def network_of(home: Home) -> Iterator[Network]:
     """Open the network of a home.
 
-    Raises: UnavailableError where none runs.
+    Raises: UnavailableError where none runs, and the home has not joined one that runs elsewhere.
     """
-    home.require_running()
+    if load_config(home).pool is None:
+        home.require_running()
+    else:
+        home.check_version()  # its members run elsewhere
     from fungistor.node.wiring import open_network  # after the check: an error should not wait for its imports
 
     with contextlib.closing(open_network(home)) as network:

@@ -14,13 +14,14 @@ from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.state import State
 from fungistor.coding.manifest import Slot
+from fungistor.errors import FungiStorError
 from fungistor.ids import StripeId
 from fungistor.keys.files import load_node_keys
 from fungistor.node.allocator import keep_freed_memory
 from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
 from fungistor.node.home import Home
-from fungistor.node.members import last_states, member_specs, placement_tables, pool_members
+from fungistor.node.members import check_known, last_states, member_specs, placement_tables, pool_members
 from fungistor.node.network import Network, OfflineNetwork, Parts
 from fungistor.objects.content import Content
 from fungistor.objects.source import ReadThreads
@@ -66,6 +67,13 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
     catalog.catch_up()
     members = pool_members(home, config)
     newest = catalog.layout()
+    if config.pool is not None:
+        try:
+            check_known(members, newest, config.pool)
+        except FungiStorError:
+            for opened in (catalog, index, key_table):
+                opened.close()
+            raise
     specs, numbers = member_specs(members, newest, keys)
     pool = Pool(specs, placement_tables(catalog.layouts()), here=config.here)
     if hints := last_states(home, numbers):
@@ -76,7 +84,20 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
     content = Content(catalog, index, keys, key_table, threads)
     return Network(
         Parts(
-            home, keys, key_table, catalog, index, pool, members, numbers, content, threads, corrupt_seen, sync, cache
+            home,
+            keys,
+            key_table,
+            catalog,
+            index,
+            pool,
+            members,
+            numbers,
+            content,
+            threads,
+            corrupt_seen,
+            sync,
+            cache,
+            config.pool,
         )
     )
 

@@ -195,6 +195,10 @@ class EtcdLog:
             if answer.get("succeeded"):
                 return
 
+    def exists(self) -> bool:
+        """Whether this prefix holds a log; none is made."""
+        return self._get(["identity"]) != [None]
+
     def adopt(self, identity: bytes) -> None:
         """Make this prefix the log of that identity, so that its entries can be brought here from another engine.
 

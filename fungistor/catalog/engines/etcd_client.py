@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import ssl
 import threading
 import time
@@ -108,6 +109,7 @@ class EtcdClient:
         self._login = login or EtcdLogin()
         self._endpoints = list(address.endpoints)
         self._lock = threading.Lock()
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
         self._token = ""
         timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
         # No proxy of the environment: a catalog is reached as it is named.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import importlib
 import os
@@ -67,7 +68,25 @@ def _run(words: list[str], output: Output) -> int:
     arguments = parser.parse_args(words)
     if not arguments.command:
         raise options.UsageError("no command is given", hint="see `fungistor --help`")
+    _join(arguments)
     return _load(arguments.handler)(arguments, output)
+
+
+BY_THEMSELVES = ("version", "gateway", "catalog")
+"""Commands that look at no network, or move its catalog."""
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    """Have the home be one of the network that `--pool` and `--catalog` name."""
+    if arguments.command == "up" or (arguments.pool is None and arguments.catalog is None):
+        return
+    if arguments.command in BY_THEMSELVES:
+        raise options.UsageError(f"`fungistor {arguments.command}` takes no --pool and no --catalog")
+    from fungistor.node.cli.catalog import asked
+    from fungistor.node.home import Home
+    from fungistor.node.join import join
+
+    join(Home.resolve(arguments.home), arguments.pool, asked(arguments, arguments.catalog))
 
 
 def _load(handler: str) -> Handler:

@@ -72,6 +72,7 @@ def build_parser() -> Parser:
     _add_names(commands)
     _add_gateway(commands)
     _add_member(commands)
+    _add_pool(commands)
     _add_cache(commands)
     _add_catalog(commands)
     _add(
@@ -87,19 +88,26 @@ def build_parser() -> Parser:
 Commands = argparse._SubParsersAction  # noqa: SLF001  # argparse has no public name for what add_subparsers gives
 
 
-def _add(
-    commands: Commands[Parser], name: str, about: str, example: str, handler: str, *, has_catalog: bool = False
-) -> Parser:
+def _add(commands: Commands[Parser], name: str, about: str, example: str, handler: str) -> Parser:
     """Add a command. `handler` is MODULE:FUNCTION below this package, imported only when the command runs."""
     text = about[0].upper() + about[1:] + "."
     epilog = f"example:\n  {example}" if example else None
     parser: Parser = commands.add_parser(name, help=about, description=text, epilog=epilog)
     parser.set_defaults(handler=handler)
-    _add_common(parser, default=False, has_catalog=has_catalog)
+    _add_common(parser, default=False)
     return parser
 
 
-def _add_common(parser: Parser, *, default: bool, has_catalog: bool = False) -> None:
+ELSEWHERE = (
+    ("--pool", "FILE", "its members, as `fungistor pool export` writes them"),
+    ("--catalog", "URL", "its catalog: etcd://HOST:PORT,HOST:PORT[/PREFIX]; etcds:// with TLS"),
+    ("--catalog-user", "NAME", "etcd's user"),
+    ("--catalog-password-file", "F", "a file with that user's password"),
+    ("--catalog-ca", "F", "certificates to trust instead of the system's (PEM)"),
+)
+
+
+def _add_common(parser: Parser, *, default: bool) -> None:
     """Add what is accepted before and after the command. After it a default would undo what was said before it."""
     nothing = argparse.SUPPRESS
     group = parser.add_argument_group("everywhere")
@@ -115,14 +123,10 @@ def _add_common(parser: Parser, *, default: bool, has_catalog: bool = False) -> 
         default=False if default else nothing,
         help="one JSON object a line on stdout, errors as one JSON line on stderr",
     )
-    group.add_argument("--pool", action=NotYet, help=nothing)
-    if has_catalog:
-        parser.add_argument("--catalog-user", metavar="NAME", help="etcd's user")
-        parser.add_argument("--catalog-password-file", metavar="F", help="a file with that user's password")
-        parser.add_argument("--catalog-ca", metavar="F", help="certificates to trust instead of the system's (PEM)")
-        return
-    for option in ("--catalog", "--catalog-user", "--catalog-password-file", "--catalog-ca"):
-        group.add_argument(option, action=NotYet, help=nothing)
+    unsaid = None if default else nothing
+    group = parser.add_argument_group("a network that runs elsewhere, or has its catalog there")
+    for option, name, about in ELSEWHERE:
+        group.add_argument(option, metavar=name, default=unsaid, help=about)
 
 
 def _not_yet(parser: Parser, option: str, about: str, nargs: int | None = None) -> None:
@@ -136,10 +140,6 @@ def _add_up(commands: Commands[Parser]) -> None:
         "run a whole network on this machine: members, catalog, gateway",
         "fungistor up --gateway 127.0.0.1:8480",
         "up:run",
-        has_catalog=True,
-    )
-    parser.add_argument(
-        "--catalog", metavar="URL", help="etcd://HOST:PORT,HOST:PORT[/PREFIX] (a file in the home); etcds:// with TLS"
     )
     parser.add_argument("--members", type=_count, metavar="N", help="how many members a new network gets (20)")
     parser.add_argument("--gateway", metavar="HOST:PORT", help="where HTTP is served (127.0.0.1:8480; port 0: any)")
@@ -160,7 +160,6 @@ def _add_catalog(commands: Commands[Parser]) -> None:
         "move the catalog of a network that stands still to etcd",
         "fungistor catalog migrate etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379",
         "catalog:migrate",
-        has_catalog=True,
     )
     migrate.add_argument("url", metavar="URL", help="etcd://HOST:PORT,HOST:PORT[/PREFIX]; etcds:// with TLS")
 
@@ -289,6 +288,15 @@ def _add_member(commands: Commands[Parser]) -> None:
             )
 
 
+def _add_pool(commands: Commands[Parser]) -> None:
+    pool = _add(commands, "pool", "tell other machines of the members", "fungistor pool export -o pool.toml", "")
+    verbs = pool.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
+    export = _add(verbs, "export", "write the members as a pool file, with their passwords",
+                  "fungistor pool export -o pool.toml", "pool:export")  # fmt: skip
+    export.add_argument("-o", "--output", required=True, metavar="FILE", help="the file, mode 0600; - is stdout")
+    export.add_argument("--force", action="store_true", help="replace FILE if it exists")
+
+
 def _add_cid_path(parser: Parser) -> None:
     parser.add_argument("cid_path", metavar="CID[/path]", help="a CID in any form, and a path below it")
 
@@ -320,9 +328,12 @@ def _policy(text: str) -> str:
     return text
 
 
+_WITH_VALUE = ("--home", *(option for option, _, _ in ELSEWHERE))
+
+
 def find_command(words: Sequence[str]) -> int:
     """Give the place of the command in a command line; its length where there is none."""
     place = 0
     while place < len(words) and words[place].startswith("-"):
-        place += 2 if words[place] == "--home" else 1
+        place += 2 if words[place] in _WITH_VALUE else 1
     return min(place, len(words))

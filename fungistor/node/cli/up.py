@@ -36,6 +36,7 @@ def options_of(arguments: argparse.Namespace) -> UpOptions:
         admin=arguments.admin,
         sync=not arguments.no_sync,
         catalog=asked(arguments, arguments.catalog),
+        pool=arguments.pool,
         gateway_hosts=_checked(arguments.gateway_hosts),
     )
 

@@ -70,7 +70,6 @@ def test_common_options_stand_before_or_after_the_command() -> None:
         ["publish", "x", "--private"],
         ["publish", "x", "--wait"],
         ["publish", "x", "--expires", "1d"],
-        ["status", "--pool", "f", "--catalog", "u"],
     ],
 )
 def test_what_is_not_built_is_refused_by_name(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:

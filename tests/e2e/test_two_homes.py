@@ -1,0 +1,182 @@
+"""Two homes of one network on a real etcd: each publishes and reads what the other did, also with the quorum dead."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from fungistor.node.children import wait_until
+from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
+from tests.e2e.running import Up, fungistor, running
+
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class World:
+    folder: Path
+    etcd: EtcdCluster
+    first: Up
+    pool: Path
+    joining: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        return self.joining[3]
+
+    def new_home(self, name: str) -> Path:
+        """A home with the node key of the network, and nothing else."""
+        home = self.folder / name
+        (home / "keys").mkdir(mode=0o700, parents=True)
+        home.chmod(0o700)
+        shutil.copy(self.first.home / "keys" / "node.key", home / "keys" / "node.key")
+        return home
+
+    def file(self, name: str) -> Path:
+        path = self.folder / name
+        path.write_text(said(name))
+        return path
+
+
+def said(name: str) -> str:
+    return f"{name}: one of many publishers\n" * 3
+
+
+def publish(home: Path, path: Path, *words: str) -> str:
+    done = fungistor(home, "--json", "publish", str(path), *words)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["cid"])
+
+
+def reads(home: Path, cid: str, name: str, *words: str) -> bool:
+    done = fungistor(home, "cat", cid, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout == said(name)
+
+
+def served(up: Up, cid: str, name: str) -> bool:
+    answer = httpx.get(f"{up.gateway}/ipfs/{cid}", timeout=WAIT_S)
+    return answer.text == said(name)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("homes")
+    with etcd_cluster(folder / "etcd", 1) as etcd, contextlib.ExitStack() as stack:
+        etcd.wait_ready()
+        url = f"etcd://127.0.0.1:{etcd.client_ports[0]}/two"
+        first = stack.enter_context(running(folder / "first", ("--members", "6", "--no-sync", "--catalog", url)))
+        pool = folder / "pool.toml"
+        done = first.command("pool", "export", "-o", str(pool))
+        assert done.returncode == 0, done.stderr
+        assert pool.stat().st_mode & 0o777 == 0o600
+        yield World(folder, etcd, first, pool, ("--pool", str(pool), "--catalog", url))
+
+
+def test_commands_of_a_joined_home_publish_and_read(world: World) -> None:
+    """A home with a node key, `--pool` and `--catalog` reads what the first published and publishes what the first and
+    its gateway read; the second time the options need not be said."""
+    home = world.new_home("commands")
+    mine = publish(world.first.home, world.file("mine"))
+    assert reads(home, mine, "mine", *world.joining)
+    theirs = publish(home, world.file("theirs"))
+    assert reads(world.first.home, theirs, "theirs")
+    assert served(world.first, theirs, "theirs")
+    assert {line["cid"] for line in world.first.lines("objects")} >= {mine, theirs}
+
+
+def test_a_joined_node_serves_with_the_quorum_dead(world: World) -> None:
+    """With etcd dead both nodes give all that was published: by commands, by a gateway worker respawned meanwhile and
+    by an `up` started meanwhile. Publishing exits 3; a publish that waits goes on by itself when etcd is back."""
+    home = world.new_home("node")
+    with running(home, world.joining) as up:
+        assert [line["id"] for line in up.ready["members"]] == [f"m0{n}" for n in range(1, 7)]  # type: ignore[attr-defined]
+        mine = publish(world.first.home, world.file("before"))
+        theirs = publish(home, world.file("beside"))
+        wait_until(lambda: len(fungistor(home, "objects").stdout.splitlines()) > 2, WAIT_S, 0.1)
+        assert served(up, mine, "before")
+        world.etcd.stop(0)
+        try:
+            worker = next(p for p in up.processes() if "gateway" in " ".join(p.cmdline()) and "--fd" in p.cmdline())
+            worker.send_signal(signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.wait(WAIT_S)
+            for node in (up, world.first):
+                for cid, name in ((mine, "before"), (theirs, "beside")):
+                    assert all(served(node, cid, name) for _ in range(4))
+                    assert reads(node.home, cid, name)
+            refused = fungistor(home, "publish", str(world.file("late")))
+            assert refused.returncode == 3
+            assert "etcd" in refused.stderr
+            assert up.end() == 0
+            with running(home, ()) as again:
+                assert served(again, mine, "before")
+                assert served(again, theirs, "beside")
+                world.etcd.start(0)
+                world.etcd.wait_ready()
+                late = publish(home, world.file("late"))
+                assert served(world.first, late, "late")
+        finally:
+            if 0 not in world.etcd.processes:
+                world.etcd.start(0)
+                world.etcd.wait_ready()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ("no catalog", 2, "--catalog"),
+        ("no pool", 2, "--pool"),
+        ("no key", 4, "node key"),
+        ("prefix", 4, "mind the prefix"),
+        ("member", 2, "no member m99"),
+        ("network", 5, "another network"),
+        ("own members", 2, "another --home"),
+        ("both", 2, "--members"),
+    ],
+)
+def test_a_join_that_cannot_be_is_refused(world: World, change: str, code: int, words: str) -> None:
+    """Missing options, a wrong prefix, another network's key and unknown members are told, with the right exit code."""
+    home = world.new_home(change.replace(" ", "-"))
+    pool, url = str(world.pool), world.url
+    asked = ["objects", "--pool", pool, "--catalog", url]
+    if change == "no catalog":
+        asked = ["objects", "--pool", pool]
+    elif change == "no pool":
+        asked = ["objects", "--catalog", url]
+    elif change == "no key":
+        (home / "keys" / "node.key").unlink()
+    elif change == "prefix":
+        asked[-1] = url.replace("/two", "/tow")
+    elif change == "member":
+        other = world.folder / "other.toml"
+        other.write_text(world.pool.read_text().replace('"m03"', '"m99"'))
+        asked[2] = str(other)
+    elif change == "network":
+        stranger = world.folder / "stranger"
+        with running(stranger, ("--members", "5", "--no-sync")):
+            shutil.copy(stranger / "keys" / "node.key", home / "keys" / "node.key")
+    elif change == "own members":
+        home = world.first.home
+        asked[-1] = url + "x"
+    elif change == "both":
+        asked = ["up", "--members", "5", "--pool", pool, "--catalog", url]
+    done = fungistor(home, *asked)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+
+
+def test_an_export_overwrites_nothing(world: World) -> None:
+    """`pool export` leaves a file that exists alone unless it is told otherwise."""
+    there = world.file("there.toml")
+    assert world.first.command("pool", "export", "-o", str(there)).returncode == 6
+    assert there.read_text() == said("there.toml")
