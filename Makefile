@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 
 env: $(STAMP)
 
-$(STAMP): pyproject.toml scripts/env.sh
+$(STAMP): pyproject.toml setup.py scripts/env.sh fungistor/zdb/daemon/_lane.pyx
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/env.sh
 	@touch $(STAMP)
 

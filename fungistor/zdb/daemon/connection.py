@@ -9,18 +9,19 @@ not read from either; one that waits for a flush or for a receive buffer is not 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
-from fungistor.zdb.daemon.commands import INTERNAL, Handler, barrier_reply, check_set, put_answers
-from fungistor.zdb.daemon.hub import Hub, Waiting
-from fungistor.zdb.daemon.keytable import Entry
-from fungistor.zdb.daemon.namespace import DamagedError, MissingFileError, Namespace, Put
+from fungistor.zdb.daemon.commands import Handler, barrier_reply, check_set, put_answers
+from fungistor.zdb.daemon.express import BATCH_BYTES
+from fungistor.zdb.daemon.hub import Hub
+from fungistor.zdb.daemon.namespace import MissingFileError, Namespace, Put
 from fungistor.zdb.daemon.outbox import Outbox
+from fungistor.zdb.daemon.reading import Reading
 from fungistor.zdb.daemon.session import BarrierWanted, Later, Session, WaitWanted, parse_number
-from fungistor.zdb.daemon.vocabulary import ADMIN_COMMANDS, COMMANDS, COUNTERS
+from fungistor.zdb.daemon.vocabulary import ADMIN_COMMANDS, COMMANDS
 from fungistor.zdb.daemon.wakeups import Wakeups
 from fungistor.zdb.daemon.wire import (
     NIL,
@@ -30,18 +31,12 @@ from fungistor.zdb.daemon.wire import (
     RequestParser,
     bulk,
     error,
-    whole_get,
-    whole_set,
 )
 
 PUSHED_BYTES_MAX: Final = 16 << 20
 """A mirror that does not read is dropped when this much waits for it."""
 OUTPUT_HIGH_BYTES: Final = 256 << 10
 """Unsent replies beyond this stop the connection; one more reply may come on top."""
-_BATCH_BYTES: Final = 64 << 10
-
-_LARGE_BYTES: Final = 16 << 10
-"""Longer values are read into a buffer that is reused and sent from there."""
 _UNFLUSHED: Final = error("Cannot write data right now")
 _FLUSH_FAILED: Final = error("Flush failed, writes are refused until restart")
 _REMOVED: Final = error("Your active namespace is not available anymore (probably removed).")
@@ -55,10 +50,11 @@ class Connection(asyncio.BufferedProtocol):
         self._session = Session(hub.context)
         self._parser = RequestParser(hub.buffers.take, hub.buffers.give)
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._puts: dict[bytes, Put] = {}
-        self._outbox: Outbox = cast("Outbox", None)
+        self.puts: dict[bytes, Put] = {}
+        self.outbox: Outbox = cast("Outbox", None)
         self._wakeups: Wakeups = cast("Wakeups", None)
-        self._reply: Callable[[bytes], None] = cast("Callable[[bytes], None]", None)
+        self._reading: Reading = cast("Reading", None)
+        self.reply: Callable[[bytes | memoryview], None] = cast("Callable[[bytes | memoryview], None]", None)
         self._stream: Iterator[bytes] | None = None
         self._pushed: list[bytes] = []
         self._working = False
@@ -70,7 +66,6 @@ class Connection(asyncio.BufferedProtocol):
         self._choked = False
         self._closing = False
         self._lost = False
-        self._paused = False
         self.heard = self.greeted = False
         """Whether something came since that was looked at last, and whether anything ever did."""
         hub.accepted += 1
@@ -84,29 +79,34 @@ class Connection(asyncio.BufferedProtocol):
         sock = transport.get_extra_info("socket")
         plain = sock is not None and transport.get_extra_info("sslcontext") is None
         tcp = sock is not None and sock.family != socket.AF_UNIX
-        self._outbox = Outbox(self._transport, sock.fileno() if plain else -1)
+        self.outbox = Outbox(self._transport, sock.fileno() if plain else -1)
         self._wakeups = Wakeups(self._transport, sock if plain and tcp else None)
-        self._reply = self._outbox.add
+        self._reading = Reading(self._transport, self._hub.rounds, self)
+        self.reply = self.outbox.add
         if tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport.set_write_buffer_limits(high=OUTPUT_HIGH_BYTES)
         self._hub.connections.add(self)
         self._hub.empty.clear()
         self._hub.context.stats.clients += 1
+        if plain:
+            # The transport begins to read only after this call, so it cannot be stopped yet.
+            self._hub.loop.call_soon(self._reading.take_over, sock.fileno())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        if self._puts and self in self._hub.pending:
+        if self.puts and self in self._hub.pending:
             self._hub.store_pending()
         self._lost = self._closing = True
+        self._reading.stop()
         self._hub.connections.discard(self)
         self._hub.outflow.caught_up(self)
         self._hub.mirrors.discard(self)
-        self._end_waiting()
+        self._hub.watch_no_more(self)
         if not self._hub.connections:
             self._hub.empty.set()
         self._parser.close()
-        self._puts.clear()
-        self._outbox.clear()
+        self.puts.clear()
+        self.outbox.clear()
         self._pushed.clear()
         self._stream = None
 
@@ -114,27 +114,120 @@ class Connection(asyncio.BufferedProtocol):
         return self._parser.wants() or self._lead
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._hub.context.stats.rx_bytes += nbytes
-        self.heard = True
-        parser = self._parser
-        if parser.gathering():
-            self._wakeups.last_read = self._hub.loop.time()
-            missing = parser.filled(nbytes)
-            if missing:
-                self._wakeups.expect(missing)
-                return
-            self._lead = self._hub.lead
+        if self._parser.gathering():
+            self._gathered(nbytes)
         else:
-            data = bytes(self._hub.receive[:nbytes])
-            self._lead = self._hub.receive
-            done = self._express(data) if parser.idle() else 0
-            if done == nbytes and not self._choked:
-                self._store_or_defer()
-                return
-            parser.feed(data[done:])
+            self._received(bytes(self._hub.receive[:nbytes]))
+
+    # what the compiled lane asks
+
+    def plain_namespace(self) -> Namespace | None:
+        """Where its plain commands go, if nothing is unusual about it now."""
+        hub, session = self._hub, self._session
+        unusual = self._blocked or self._choked or self._closing or self._stream is not None
+        if unusual or session.master or hub.waiting or hub.mirrors or hub.hooked or not self._parser.idle():
+            return None
+        namespace = session.namespace
+        return None if namespace.removed or namespace.frozen else namespace
+
+    def plain_writing(self, namespace: Namespace) -> bool:
+        """Whether its plain SETs are stored."""
+        return self._session.writable and not namespace.locked and namespace.slots is None
+
+    @property
+    def read_bytes(self) -> int:
+        """How much to read at a time."""
+        return len(self._lead)
+
+    @property
+    def send_now(self) -> bool:
+        """Whether a reply may go to the socket itself: nothing waits before it, nor does it wait for the disk."""
+        transport = self._transport
+        if self.outbox.size or self._pushed or self._blocked or (self._hub.sync and self._session.wrote):
+            return False
+        return not transport.is_closing() and not transport.get_write_buffer_size()
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits for the disk, a hook or a timer."""
+        return self._blocked
+
+    @property
+    def told(self) -> bool:
+        """Whether something is to be sent that no request asked for."""
+        return bool(self._pushed)
+
+    def answer(self, *parts: bytes | memoryview) -> None:
+        """Send a reply behind what waits."""
+        if not self._lost:
+            for part in parts:
+                self.reply(part)
+            self._send_or_hold()
+
+    def wrote(self) -> None:
+        """Note that something of it was stored."""
+        self._session.wrote = True
+
+    def unusual(self, data: bytes) -> None:
+        """Do what the lane does not."""
+        self._hub.settle()
+        self._lead = self._hub.receive
+        self._parser.feed(data)
+        self._work_off()
+
+    def ended(self) -> None:
+        """The client sends no more."""
+        self._reading.close()
+
+    def readable(self) -> None:
+        """Read what is there, instead of the transport."""
+        buffer = self._parser.wants()
+        try:
+            if buffer is None:
+                data = os.read(self._reading.fd, len(self._lead))
+                count = len(data)
+            else:
+                count = os.readv(self._reading.fd, (buffer,))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.abort()
+            return
+        if not count:
+            self.ended()
+        elif buffer is None:
+            self._received(data)
+        else:
+            self._gathered(count)
+
+    def _gathered(self, count: int) -> None:
+        """Go on when a large value is there as a whole."""
+        self._hub.context.stats.rx_bytes += count
+        self.heard = True
+        self._wakeups.last_read = self._hub.loop.time()
+        missing = self._parser.filled(count)
+        if missing:
+            self._wakeups.expect(missing)
+            return
+        self._lead = self._hub.lead
+        self._work_off()
+
+    def _received(self, data: bytes) -> None:
+        """Do what is asked in a read."""
+        self._hub.context.stats.rx_bytes += len(data)
+        self.heard = True
+        self._lead = self._hub.receive
+        done = self._hub.express.work(self, data)
+        if done == len(data) and not self._choked:
+            self._store_or_defer()
+            return
+        self._parser.feed(data[done:])
+        self._work_off()
+
+    def _work_off(self) -> None:
         self._proceed()
-        if self._wakeups.awaited != 1 or parser.gathering():
-            self._wakeups.expect(parser.filled(0))
+        if self._wakeups.awaited != 1 or self._parser.gathering():
+            self._wakeups.expect(self._parser.filled(0))
 
     def eof_received(self) -> bool:
         return False
@@ -178,7 +271,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Drop the connection."""
-        self._transport.abort()
+        self._reading.abort()
 
     # the work
 
@@ -191,21 +284,15 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 self._run()
             except ProtocolError as problem:
-                self._store_puts()
+                self.store_puts()
                 if problem.text:
-                    self._reply(error(problem.text))
+                    self.reply(error(problem.text))
                 self._flush()
                 self._close()
                 return
             finally:
                 self._working = False
-        wait = self._blocked or self._choked or self._parser.starved
-        if wait != self._paused and not self._transport.is_closing():
-            self._paused = wait
-            if wait:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
+        self._reading.pause(self._blocked or self._choked or self._parser.starved)
 
     def _run(self) -> None:
         while not self._blocked and not self._choked and not self._closing:
@@ -218,60 +305,24 @@ class Connection(asyncio.BufferedProtocol):
             self._execute(request)
             if self._held is None:
                 self._parser.release()
-            if self._outbox.size >= _BATCH_BYTES:
+            if self.outbox.size >= BATCH_BYTES:
                 self._flush()
         self._store_or_defer()
         if self._parser.starved:
             self._hub.buffers.wait(self._proceed_soon)
 
     def _store_or_defer(self) -> None:
-        if self._puts and len(self._hub.connections) > 1:
+        if self.puts and len(self._hub.connections) > 1:
             self._hub.defer(self)
         else:
-            self._store_puts()
+            self.store_puts()
             self._send_or_hold()
 
-    def _express(self, data: bytes) -> int:
-        """Carry out the plain GETs and small SETs that the read begins with, in a third of the steps.
-
-        Return where the rest begins, for the parser: all else, and whatever is unusual about these.
-        """
-        hub, session, namespace = self._hub, self._session, self._session.namespace
-        unusual = self._blocked or self._choked or self._closing or self._stream is not None
-        watched = session.master or hub.waiting or hub.mirrors or hub.hooked
-        if unusual or watched or namespace.removed or namespace.frozen:
-            return 0
-        writing = session.writable and not namespace.locked and namespace.slots is None
-        pos = gets = sets = 0
-        now = int(time.time()) & 0xFFFFFFFF
-        while self._outbox.size < _BATCH_BYTES:
-            if (found := whole_get(data, pos)) is not None:
-                self._settle_writes()
-                if not self._get(namespace, found[0]):
-                    break
-                gets += 1
-                pos = found[1]
-            elif writing and (given := whole_set(data, pos)) is not None:
-                if given[0] in self._puts:
-                    self._store_puts()
-                self._puts[given[0]] = Put(given[0], given[1], now)
-                sets += 1
-                pos = given[2]
-            else:
-                break
-        hub.context.stats.commands += gets + sets
-        if gets:
-            self._count(b"GET", gets)
-        if sets:
-            self._count(b"SET", sets)
-        return pos
-
-    def _settle_writes(self) -> None:
+    def settle_writes(self) -> None:
         """Do what this and other clients asked before the command that comes now."""
-        if self._puts:
-            self._store_puts()
-        if self._hub.pending:
-            self._hub.store_pending()
+        if self.puts:
+            self.store_puts()
+        self._hub.settle()
 
     def _send_or_hold(self) -> None:
         if self._hub.sync and self._session.wrote and not self._blocked:
@@ -283,16 +334,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def take_puts(self) -> dict[bytes, Put]:
         """Hand over what is to be stored."""
-        puts, self._puts = self._puts, {}
+        puts = self.puts.copy()
+        self.puts.clear()
         return puts
 
     def answered(self, answer: bytes | ReplyError | None) -> None:
         """Take the answer to one of them."""
         if isinstance(answer, ReplyError):
-            self._reply(error(answer.text))
+            self.reply(error(answer.text))
             return
         self._session.wrote = True
-        self._reply(NIL if answer is None else bulk(answer))
+        self.reply(NIL if answer is None else bulk(answer))
 
     def stored(self) -> None:
         """All of them are answered."""
@@ -306,8 +358,8 @@ class Connection(asyncio.BufferedProtocol):
         context, session = self._hub.context, self._session
         context.stats.commands += 1
         if session.namespace.removed:
-            self._puts.clear()
-            self._reply(_REMOVED)
+            self.puts.clear()
+            self.reply(_REMOVED)
             self._flush()
             self._close()
             return
@@ -316,64 +368,18 @@ class Connection(asyncio.BufferedProtocol):
         if session.master and len(request) > 1:
             self.owner = parse_number(request.pop()) & 0xFFFFFFFF
         if name == b"SET" and len(request) == 3 and isinstance(request[2], bytes) and not context.hooked:
-            self._count(name)
+            context.stats.count(name)
             self._stage(request)
         else:
-            self._settle_writes()
+            self.settle_writes()
             handler = COMMANDS.get(name)
             if handler is None or len(word) > 32:
                 self._unknown(name)
                 return
-            self._count(name)
+            context.stats.count(name)
             self._answer(name, handler, request)
         if self._hub.waiting or self._hub.mirrors:
             self._hub.executed(self, name, request)
-
-    def _count(self, name: bytes, times: int = 1) -> None:
-        operations, text = self._hub.context.stats.operations, COUNTERS[name]
-        operations[text] = operations.get(text, 0) + times
-
-    # GET, of which there are most
-
-    def _get(self, namespace: Namespace, key: bytes) -> bool:
-        """Answer a GET; return False where the long way has to."""
-        entry = namespace.live.keys.get(key)
-        if entry is None:
-            self._reply(NIL)
-            return True
-        try:
-            if entry[2] > _LARGE_BYTES:
-                return self._get_large(namespace, key, entry)
-            value = namespace.read(key, entry)
-        except MissingFileError:
-            return False
-        except DamagedError:
-            self._reply(INTERNAL)
-            return True
-        self._reply(b"$%d\r\n%b\r\n" % (len(value), value))
-        return True
-
-    def _get_large(self, namespace: Namespace, key: bytes, entry: Entry) -> bool:
-        """Send a value from a buffer that is reused at once; return False where none is to be had.
-
-        Raises:
-            DamagedError: it cannot be had.
-            MissingFileError: a hook may bring it.
-        """
-        buffers = self._hub.buffers
-        if buffers.contended or (buffer := buffers.take(entry[2])) is None:
-            return False
-        try:
-            value = namespace.read_into(key, entry, buffer)
-            self._reply(b"$%d\r\n" % entry[2])
-            if self._hub.sync or self._pushed:
-                self._reply(bytes(value))
-            else:
-                self._hub.context.stats.tx_bytes += self._outbox.send_with(value)
-            self._reply(b"\r\n")
-        finally:
-            buffers.give(buffer)
-        return True
 
     def _answer(self, name: bytes, handler: Handler, request: list[Argument]) -> None:
         session = self._session
@@ -383,20 +389,20 @@ class Connection(asyncio.BufferedProtocol):
                 raise ReplyError("Permission denied")
             reply = handler(session, request)
         except ReplyError as refusal:
-            self._reply(error(refusal.text))
+            self.reply(error(refusal.text))
             return
         except MissingFileError as missing:
             self._restore(missing.path, name, handler, request)
             return
         if isinstance(reply, bytes):
-            self._reply(reply)
+            self.reply(reply)
         elif isinstance(reply, list):
             for piece in reply:
-                self._reply(piece)
+                self.reply(piece)
         elif isinstance(reply, BarrierWanted):
             self._wait_for_barrier(reply)
         elif isinstance(reply, WaitWanted):
-            self._watch(reply)
+            self._hub.watch(self, reply)
         elif isinstance(reply, Later):
             self._wait_for(reply)
         else:
@@ -436,21 +442,6 @@ class Connection(asyncio.BufferedProtocol):
         if not self._blocked:
             self._resume()
 
-    def _watch(self, wanted: WaitWanted) -> None:
-        """Be told of a command; meanwhile requests are answered as ever."""
-        self._end_waiting()
-        timer = self._hub.loop.call_later(wanted.timeout_s, self._waited_in_vain)
-        self._hub.waiting[self] = Waiting(wanted.command, self._session.namespace, timer)
-
-    def _waited_in_vain(self) -> None:
-        self._hub.waiting.pop(self, None)
-        self.push(error("Timeout"))
-
-    def _end_waiting(self) -> None:
-        waiting = self._hub.waiting.pop(self, None)
-        if waiting is not None:
-            waiting.timer.cancel()
-
     def _wait_for(self, later: Later) -> None:
         """Stand still until the reply is there; others go on."""
         self._flush()
@@ -460,7 +451,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._lost:
                 return
             self._blocked = False
-            self._reply(reply)
+            self.reply(reply)
             self._resume()
 
         self._hub.loop.call_soon(later.begin, done)
@@ -468,25 +459,26 @@ class Connection(asyncio.BufferedProtocol):
     def _unknown(self, name: bytes) -> None:
         self._hub.context.stats.failed += 1
         if name in (b"", b"*"):
-            self._reply(error("This is not a valid command"))
+            self.reply(error("This is not a valid command"))
         else:
-            self._reply(error("Command not supported"))
+            self.reply(error("Command not supported"))
 
     def _stage(self, request: list[Argument]) -> None:
         """Keep a small SET until the read is worked off, so that a pipeline of them is one write."""
         try:
             put = check_set(self._session, request)
         except ReplyError as refusal:
-            self._store_puts()
-            self._reply(error(refusal.text))
+            self.store_puts()
+            self.reply(error(refusal.text))
             return
-        if put.key in self._puts:
-            self._store_puts()
-        self._puts[put.key] = put
+        if put.key in self.puts:
+            self.store_puts()
+        self.puts[put.key] = put
 
-    def _store_puts(self) -> None:
-        if self._puts:
-            puts, self._puts = list(self._puts.values()), {}
+    def store_puts(self) -> None:
+        if self.puts:
+            puts = list(self.puts.values())
+            self.puts.clear()
             for answer in put_answers(self._session.namespace, puts):
                 self.answered(answer)
 
@@ -496,20 +488,20 @@ class Connection(asyncio.BufferedProtocol):
         """Hand over what there is, unless it has to wait for the disk."""
         if self._pushed and self._stream is None:
             for data in self._pushed:
-                self._reply(data)
+                self.reply(data)
             self._pushed.clear()
-        if not self._outbox.size or self._transport.is_closing():
+        if not self.outbox.size or self._transport.is_closing():
             return
         if self._hub.sync and self._session.wrote:
             self._hold_for_sync()
             return
-        self._hub.context.stats.tx_bytes += self._outbox.hand_over()
+        self._hub.context.stats.tx_bytes += self.outbox.hand_over()
 
     def _continue_stream(self) -> None:
         stream = self._stream
         for piece in stream or ():
-            self._reply(piece)
-            if self._outbox.size >= _BATCH_BYTES:
+            self.reply(piece)
+            if self.outbox.size >= BATCH_BYTES:
                 self._flush()
                 if self._choked:
                     return
@@ -531,7 +523,7 @@ class Connection(asyncio.BufferedProtocol):
             if timer is not None:
                 timer.cancel()
             self._blocked = False
-            self._reply(reply)
+            self.reply(reply)
             self._resume()
 
         def done(whole: bool) -> None:
@@ -548,7 +540,7 @@ class Connection(asyncio.BufferedProtocol):
     def _hold_for_sync(self) -> None:
         """Under --sync a reply leaves only when the flush that covers it is done, whoever else it covers."""
         # What is stored after the flush began would be answered by it and not be covered.
-        self._store_puts()
+        self.store_puts()
         if self._blocked:
             return
         self._blocked = True
@@ -575,8 +567,8 @@ class Connection(asyncio.BufferedProtocol):
         """Which of the held replies answer writes is not kept, and none of them may claim to be on disk."""
         if self._lost:
             return
-        self._outbox.clear()
-        self._reply(_UNFLUSHED)
+        self.outbox.clear()
+        self.reply(_UNFLUSHED)
         self._session.wrote = self._blocked = False
         self._flush()
         self._close()
@@ -586,8 +578,8 @@ class Connection(asyncio.BufferedProtocol):
         self._close()
 
     def _close(self) -> None:
-        if self._puts and self in self._hub.pending:
+        if self.puts and self in self._hub.pending:
             self._hub.store_pending()
         self._closing = True
         if not self._blocked:
-            self._transport.close()
+            self._reading.close()

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final
 from fungistor.zdb.daemon.barrier import Barrier
 from fungistor.zdb.daemon.buffers import BufferPool
 from fungistor.zdb.daemon.commands import put_answers
+from fungistor.zdb.daemon.express import Express
 from fungistor.zdb.daemon.namespace import Namespace, Put
 from fungistor.zdb.daemon.outflow import UNSENT_BYTES_MAX, Outflow
-from fungistor.zdb.daemon.session import Context
-from fungistor.zdb.daemon.wire import Argument, array, bulk, status
+from fungistor.zdb.daemon.rounds import Rounds, compiled
+from fungistor.zdb.daemon.session import Context, WaitWanted
+from fungistor.zdb.daemon.wire import Argument, array, bulk, error, status
 
 if TYPE_CHECKING:
     from fungistor.zdb.daemon.connection import Connection
@@ -57,6 +59,10 @@ class Hub:
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.mirrors: set[Connection] = set()
+        self.express = Express(self)
+        self.lane = None if compiled is None else compiled(self)
+        """Does what is plain of a round, where there was a compiler."""
+        self.rounds = Rounds(loop, self.settle, self.lane)
         self.pending: list[Connection] = []
         """Those with SETs that are not stored yet."""
         self.waiting: dict[Connection, Waiting] = {}
@@ -65,12 +71,21 @@ class Hub:
 
     def defer(self, connection: Connection) -> None:
         """Store a connection's SETs when all who have something to read now were read: one write for all of them."""
-        if not self.pending:
+        if not self.pending and not self.rounds.running:
             self.loop.call_soon(self.store_pending)
         self.pending.append(connection)
 
+    def settle(self) -> None:
+        """Store what was asked before the command that comes now, by whomever."""
+        if self.lane is not None:
+            self.lane.store()
+        if self.pending:
+            self.store_pending()
+
     def store_pending(self) -> None:
         """Store what was deferred, in the order in which it came; then answer."""
+        if not self.pending:
+            return
         pending, self.pending = self.pending, []
         batch: dict[bytes, tuple[Connection, Put]] = {}
         for connection in pending:
@@ -83,6 +98,22 @@ class Hub:
         _store_batch(batch)
         for connection in pending:
             connection.stored()
+
+    def watch(self, connection: Connection, wanted: WaitWanted) -> None:
+        """Tell a connection of a command that comes; its requests are answered meanwhile as ever."""
+        self.watch_no_more(connection)
+        timer = self.loop.call_later(wanted.timeout_s, self._waited_in_vain, connection)
+        self.waiting[connection] = Waiting(wanted.command, connection.namespace, timer)
+
+    def watch_no_more(self, connection: Connection) -> None:
+        """Tell it of none."""
+        waiting = self.waiting.pop(connection, None)
+        if waiting is not None:
+            waiting.timer.cancel()
+
+    def _waited_in_vain(self, connection: Connection) -> None:
+        self.waiting.pop(connection, None)
+        connection.push(error("Timeout"))
 
     def executed(self, source: Connection, name: bytes, request: list[Argument]) -> None:
         """Tell those who watch what a client has executed."""

@@ -148,7 +148,8 @@ class Namespace:
         """Whether an index record could not be marked: only the data file knows, so no checkpoint may be taken."""
         self.checkpoint = Checkpoint((), b"")
         """The last one written or read; what it vouches for stays so."""
-        self._datasize = datasize
+        self.datasize = datasize
+        """How long a data file may become."""
 
     @property
     def name(self) -> bytes:
@@ -395,12 +396,12 @@ class Namespace:
         crc = checksum_of(put.value)
         if old is None:
             return Write(put.key, put.value, crc, put.timestamp), None
-        if old[3] == crc and old[2] == size and self._same(put, old):
+        if old[3] == crc and old[2] == size and self.same(put, old):
             return None, old
         return Write(put.key, put.value, crc, put.timestamp, 0, old[0], old[5]), old
 
     def _has_room(self, data_bytes: int, index_bytes: int, key_bytes: int) -> bool:
-        return self.segments.has_room(data_bytes, index_bytes + INDEX_RECORD.size + key_bytes, self._datasize)
+        return self.segments.has_room(data_bytes, index_bytes + INDEX_RECORD.size + key_bytes, self.datasize)
 
     def _store(self, batch: _Batch, answers: list[bytes | ReplyError | None]) -> None:
         """Append the batch; if the disk refuses it as one, one by one, so that those that fit are stored."""
@@ -488,7 +489,7 @@ class Namespace:
             if self.live.payload_bytes + grown + size > limit + freed:
                 raise ReplyError("No space left on this namespace")
 
-    def _same(self, put: Put, old: Entry) -> bool:
+    def same(self, put: Put, old: Entry) -> bool:
         """Whether the stored value is this one; one that cannot be read is not, so that a SET mends it."""
         try:
             return self.read(put.key, old) == put.value
@@ -514,12 +515,16 @@ class Namespace:
                 self.next_id += 1
                 continue
             live.payload_bytes -= old[2]
-            try:
-                self.segments.mark_deleted(old[0], old[5])
-            except OSError as error:
-                # The new version stands in both files and the last record wins: only the original's books suffer.
-                self.unflagged = True
-                self._index_fault(error)
+            self.flag_deleted(old[0], old[5])
+
+    def flag_deleted(self, index_file: int, index_offset: int) -> None:
+        """Mark the index record of a version that is superseded by what was appended."""
+        try:
+            self.segments.mark_deleted(index_file, index_offset)
+        except OSError as error:
+            # The new version stands in both files and the last record wins: only the original's books suffer.
+            self.unflagged = True
+            self._index_fault(error)
 
     # faults
 

@@ -19,10 +19,10 @@ class Outbox:
         """Args: fd: the socket, where bytes may be sent to it past the transport; -1 where not."""
         self._transport = transport
         self._fd = fd
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         self.size = 0
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Take a reply or a part of one."""
         self._parts.append(data)
         self.size += len(data)
@@ -33,16 +33,29 @@ class Outbox:
         self.size = 0
 
     def hand_over(self) -> int:
-        """Give the transport what there is: joined while that is cheaper than a longer vector. Return the bytes."""
+        """Send what there is, and give the transport what the socket does not take. Return the bytes."""
         size, parts = self.size, self._parts
+        self.clear()
         if len(parts) == 1:
-            self._transport.write(parts[0])
+            self._send(parts[0])
         elif size <= _JOIN_BYTES * len(parts):
-            self._transport.write(b"".join(parts))
+            self._send(b"".join(parts))
         else:
             self._transport.writelines(parts)
-        self.clear()
         return size
+
+    def _send(self, data: bytes | memoryview) -> None:
+        """Past the transport, which would keep it until the loop comes by, unless other bytes wait there."""
+        if self._fd >= 0 and not self._transport.is_closing() and not self._transport.get_write_buffer_size():
+            try:
+                sent = os.write(self._fd, data)
+            except OSError:
+                # Not now, or never again: the transport finds out which.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._transport.write(data)
 
     def send_with(self, value: memoryview) -> int:
         """Send what there is and a value from a buffer that is reused at once; keep a copy of what is not taken.

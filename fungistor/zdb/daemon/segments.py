@@ -188,20 +188,8 @@ class Segments:
         Raises:
             WriteError: the disk refused; nothing of them is left.
         """
-        if self._torn:
-            self._cut_back()
         ends = self.ends
-        parts, data_end, data_last = self._data_parts(writes)
-        self._dirty = True
-        try:
-            offset = ends.data_end
-            for start in range(0, len(parts), _VECTOR_MAX):
-                chunk = parts[start : start + _VECTOR_MAX]
-                write_all(self.data_fd(ends.file_id), chunk, offset)
-                offset += sum(map(len, chunk))
-        except OSError as error:
-            self._undo()
-            raise WriteError("data", error) from error
+        parts, data_last = self._data_parts(writes)
         index = bytearray()
         index_last = ends.index_last
         for write in writes:
@@ -211,12 +199,36 @@ class Segments:
                 write.timestamp, write.crc, write.parent_file, write.parent_offset,
             ) + write.key  # fmt: skip
             index_last = write.index_offset
+        self.append_packed(parts, data_last, index, index_last)
+
+    def append_packed(self, data: Sequence[Buffer], data_last: int, index: Buffer, index_last: int) -> None:
+        """Append records that are made already, for where the files end now.
+
+        Args:
+            data_last: where the last record of the data file then begins; `index_last` likewise.
+
+        Raises:
+            WriteError: the disk refused; nothing of them is left.
+        """
+        if self._torn:
+            self._cut_back()
+        ends = self.ends
+        self._dirty = True
+        try:
+            offset = ends.data_end
+            for start in range(0, len(data), _VECTOR_MAX):
+                chunk = data[start : start + _VECTOR_MAX]
+                write_all(self.data_fd(ends.file_id), chunk, offset)
+                offset += sum(map(len, chunk))
+        except OSError as error:
+            self._undo()
+            raise WriteError("data", error) from error
         try:
             write_all(self.index_fd(ends.file_id), [index], ends.index_end)
         except OSError as error:
             self._undo()
             raise WriteError("index", error) from error
-        self.ends = Ends(ends.file_id, data_end, data_last, ends.index_end + len(index), index_last)
+        self.ends = Ends(ends.file_id, offset, data_last, ends.index_end + len(index), index_last)
 
     def append_tombstone(self, key: bytes, timestamp: int, index_file: int, index_offset: int) -> None:
         """Append a deletion to the data file and mark the key's index record.
@@ -284,10 +296,11 @@ class Segments:
         if self._torn:
             self._cut_back()
         ends = self.ends
-        parts, data_end, data_last = self._data_parts([write])
+        parts, data_last = self._data_parts([write])
         self._dirty = True
         try:
             write_all(self.data_fd(ends.file_id), parts, ends.data_end)
+            data_end = ends.data_end + sum(map(len, parts))
         except OSError as error:
             self._undo()
             raise WriteError("data", error) from error
@@ -379,8 +392,8 @@ class Segments:
         self._retired.clear()
         self._closed = True
 
-    def _data_parts(self, writes: Sequence[Write]) -> tuple[list[Buffer], int, int]:
-        """Return the bytes to append to the data file, its end after them and its last record."""
+    def _data_parts(self, writes: Sequence[Write]) -> tuple[list[Buffer], int]:
+        """Return the bytes to append to the data file, and where its last record then begins."""
         parts: list[Buffer] = []
         small = bytearray()
         end, last = self.ends.data_end, self.ends.data_last
@@ -398,7 +411,7 @@ class Segments:
             end += DATA_RECORD.size + len(write.key) + size
         if small:
             parts.append(small)
-        return parts, end, last
+        return parts, last
 
     def _undo(self) -> None:
         """Cut both files back to where they ended; if even that fails, before the next write."""

@@ -33,6 +33,7 @@ from fungistor.zdb.daemon.log import ERROR, INFO, WARNING, LogSink, install, say
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.notify import Notifier, passed_sockets
 from fungistor.zdb.daemon.offline import live_rows
+from fungistor.zdb.daemon.rounds import compiled
 from fungistor.zdb.daemon.session import Context, ServerStats, dirty_ids
 from fungistor.zdb.daemon.store import DEFAULT, Store
 from fungistor.zdb.daemon.upkeep import Upkeep
@@ -168,6 +169,7 @@ class _Daemon:
             self._notifier.status("telling the hook")
             await hooks.tell_closing([_closing(namespace) for namespace in store.namespaces.values()], _HOOKS_S)
             admin.close()
+            hub.rounds.close()
             listeners.remove_socket_file()
             self._release_signals(loop)
         return int(any(one.broken and one.unfinished is None for one in store.namespaces.values()))
@@ -202,7 +204,7 @@ class _Daemon:
             replace_file(config.port_file, "\n".join(ports).encode(), sync=False)
         say(
             INFO, "daemon.serving", f"serving on {listeners.address}", tcp=listeners.tcp, tls=listeners.tls,
-            unix=listeners.unix, namespaces=len(store.namespaces),
+            unix=listeners.unix, namespaces=len(store.namespaces), lane="python" if compiled is None else "compiled",
         )  # fmt: skip
         for address in filter(None, (listeners.tcp, listeners.tls)):
             if not config.admin and not address.strip("[").startswith(_LOOPBACK):

@@ -35,6 +35,11 @@ class ServerStats:
     """When the disk refused something last, unix seconds, as precise as the daemon looks after itself."""
     operations: dict[str, int] = field(default_factory=dict)
 
+    def count(self, name: bytes, times: int = 1) -> None:
+        """Count commands by their names."""
+        text = name.decode()
+        self.operations[text] = self.operations.get(text, 0) + times
+
 
 @dataclass(slots=True)
 class Context:

@@ -11,5 +11,3 @@ from fungistor.zdb.daemon.walks import RAW_COMMANDS, WALK_COMMANDS
 
 ADMIN_COMMANDS: Final[dict[bytes, Handler]] = {**_OWN_ADMIN_COMMANDS, **RAW_COMMANDS}
 COMMANDS: Final[dict[bytes, Handler]] = {**KEY_COMMANDS, **NAMESPACE_COMMANDS, **WALK_COMMANDS, **ADMIN_COMMANDS}
-COUNTERS: Final = {word: word.decode() for word in COMMANDS}
-"""What INFO counts them as."""
