@@ -18,6 +18,9 @@ from gateway.settings import Settings
 
 REFRESH_S = 1.0
 
+LAST_CALL_S = 0.25
+"""A worker that drains accepts no more, and listens to those it accepted for so long before it closes idle ones."""
+
 log = logging.getLogger("gateway")
 
 
@@ -41,9 +44,14 @@ class GatewayServer(uvicorn.Server):
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let what is under way end."""
+        """Let what is under way end, and what was accepted a moment ago ask: closed at once, it would be reset."""
         if self._upkeep is not None:
             self._upkeep.cancel()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(0)  # for those accepted in this very turn of the loop
+        if self.server_state.connections and not self.force_exit:
+            await asyncio.sleep(LAST_CALL_S)
         await super().shutdown(sockets)
 
     async def _keep_up(self) -> None:

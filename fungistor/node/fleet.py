@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -20,6 +20,7 @@ from fungistor.ids import MemberId, MemberNumber
 from fungistor.node.children import Child, Children, wait_until
 from fungistor.node.files import make_durable_folder
 from fungistor.node.home import Home
+from fungistor.node.layouts import PoolPlan
 from fungistor.node.new_members import free_port, port_is_free
 from fungistor.node.pool_file import PoolMember, save_pool
 from fungistor.node.process import is_stopped
@@ -66,6 +67,12 @@ class Roll(Protocol):
 
     def commit(self, members: Sequence[tuple[PoolMember, MemberNumber]]) -> None:
         """Make these members the newest layout."""
+
+    def plan(self, members: Sequence[tuple[PoolMember, MemberNumber]]) -> PoolPlan:
+        """What that would come to. Raises: InvalidError, ConflictError where it cannot be."""
+
+    def holders(self) -> Collection[MemberNumber]:
+        """The members that shards may lie at."""
 
 
 @dataclass(slots=True)
@@ -191,6 +198,86 @@ class Fleet:
             self._save()
             self._on_change()
         return line
+
+    def enlist(self, specs: Sequence[PoolMember], *, dry_run: bool) -> PoolPlan:
+        """Take new members in: started, claimed, and in the newest layout when this returns.
+
+        Raises: FailedError where one does not start (then none is taken in).
+        """
+        with self._layout_lock:
+            first = self._roll.next_number()
+            fresh = [_Member(spec, None) for spec in specs]
+            numbers = [MemberNumber(first + place) for place in range(len(fresh))]
+            plan = self._roll.plan([*self._numbered(), *zip(specs, numbers, strict=True)])
+            if dry_run:
+                return plan
+            for member, number in zip(fresh, numbers, strict=True):
+                self._launch(member, number)
+            if bad := next((member for member in fresh if member.condition != "running"), None):
+                for member in fresh:
+                    self._end(member)
+                raise FailedError(f"the new member {bad.spec.id} did not start: {bad.reason}", hint="nothing changed")
+            # Into the pool file first: what is there and in no layout is taken in by the next start.
+            self._members |= {member.spec.id: member for member in fresh}
+            self._save()
+            self._roll.commit([*self._numbered(), *((m.spec, n) for m, n in zip(fresh, numbers, strict=True))])
+            for member, number in zip(fresh, numbers, strict=True):
+                member.number = number
+        self._on_change()
+        return plan
+
+    def relabel(
+        self, names: Sequence[MemberId], change: Callable[[PoolMember], PoolMember], *, dry_run: bool
+    ) -> PoolPlan:
+        """Give members another weight, zone or capacity, and make that the newest layout."""
+        with self._layout_lock:
+            changed = {name: change(self._members[name].spec) for name in names}
+            numbered = [(changed.get(spec.id, spec), number) for spec, number in self._numbered()]
+            plan = self._roll.plan(numbered)
+            if dry_run:
+                return plan
+            for name, spec in changed.items():
+                self._members[name].spec = spec
+            self._save()
+            self._roll.commit(numbered)
+        self._on_change()
+        return plan
+
+    def dismiss(self, names: Sequence[MemberId], *, lost: bool, dry_run: bool) -> PoolPlan:
+        """Let members go that hold nothing any more; with `lost`, also such as are gone with all they held.
+
+        Raises: ConflictError where a member may still hold shards, or is not gone.
+        """
+        with self._layout_lock:
+            plan = self._roll.plan([(spec, number) for spec, number in self._numbered() if spec.id not in names])
+            for name in names:
+                self._require_empty(self._members[name], lost=lost)
+            if dry_run:
+                return plan
+            self._roll.commit([(spec, number) for spec, number in self._numbered() if spec.id not in names])
+            for name in names:
+                member = self._members.pop(name)
+                member.condition = "stopped"
+                self._end(member)
+            self._save()
+        self._on_change()
+        return plan
+
+    def _require_empty(self, member: _Member, *, lost: bool) -> None:
+        name = member.spec.id
+        if lost:
+            if member.alive:
+                raise ConflictError(
+                    f"{name} is not lost: it runs", hint=f"`fungistor pool drain {name}` moves its shards"
+                )
+        elif member.number in self._roll.holders():
+            raise ConflictError(
+                f"{name} may still hold shards",
+                hint=f"`fungistor pool drain {name}`, then `fungistor repair`; `--lost` if it is gone for ever",
+            )
+
+    def _numbered(self) -> list[tuple[PoolMember, MemberNumber]]:
+        return [(m.spec, m.number) for m in self._members.values() if m.number is not None]
 
     def pause(self, name: MemberId) -> dict[str, object]:
         """Stop a member's process where it stands: it accepts and never answers. Returns when all of it is stopped."""
@@ -325,8 +412,7 @@ class Fleet:
             shutil.rmtree(self._home.member_folder(name), ignore_errors=True)
             self._launch(member, number)
             self._require_running(member)
-            members = [(m.spec, number if m is member else m.number) for m in self._members.values()]
-            self._roll.commit([(spec, known) for spec, known in members if known is not None])
+            self._roll.commit([(spec, number if spec.id == name else known) for spec, known in self._numbered()])
             member.number = number
 
     def _resume(self, member: _Member) -> None:

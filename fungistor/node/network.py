@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -53,6 +54,7 @@ from fungistor.objects.results import (
     PublishFailure,
     PublishOptions,
     PublishOutcome,
+    RepairReport,
     StatReport,
     StatusReport,
     VerifyReport,
@@ -64,6 +66,9 @@ from fungistor.objects.stripe_reader import OnCorrupt
 from fungistor.objects.verify import Verifier
 from fungistor.placement.health import MemberState, Standing
 from fungistor.pool.pool import Pool
+from fungistor.repair.mover import Mover
+from fungistor.repair.pace import Pace
+from fungistor.repair.tour import Tour
 
 TENANT = TenantNumber(0)
 
@@ -373,6 +378,31 @@ class Network:
             readable=tally.survives >= 0, survives=max(tally.survives, 0), by_member=tally.describe(),
         )  # fmt: skip
 
+    def repair(self, bytes_a_second: float | None = None, progress: Progress = no_progress) -> RepairReport:
+        """Bring every shard where the newest layout wants it, and retire the layouts before. Publishes go on."""
+        parts, pace = self._parts, Pace(bytes_a_second)
+        started = time.monotonic()
+        parts.pool.probe()
+        toured = Tour(
+            self.catalog,
+            lambda record: self._stripe_list(record).all_slots(),
+            lambda: Mover(parts.pool, self._mender(), pace.take),
+            self._payer.mend_whole,
+        ).run(progress)
+        moved = toured.moved
+        return RepairReport(
+            objects=toured.objects,
+            copied=moved.copied,
+            rebuilt=moved.rebuilt,
+            moved_bytes=moved.moved_bytes,
+            waiting=moved.waiting_shards,
+            waiting_for=tuple(sorted(parts.pool.name(number) for number in moved.waiting)),
+            unreadable=len(toured.unreadable),
+            retired_layouts=toured.retired,
+            left=toured.left,
+            seconds=time.monotonic() - started,
+        )
+
     def status(self) -> StatusReport:
         """The whole network, members asked now."""
         self.catalog.catch_up()
@@ -389,6 +419,34 @@ class Network:
             revision=status.revision,
             sync=self._parts.sync,
         )
+
+    def pool_lines(self) -> list[Json]:
+        """Each member's place in the layouts. `share`: of all entries of the newest table; `drained`: it may hold no
+        shard, by any layout that readers look by."""
+        self.catalog.catch_up()
+        standings = self._parts.pool.probe()
+        tables = placement_tables(self.catalog.layouts())
+        shares: Counter[MemberNumber] = Counter()
+        held = {number for table in tables.values() for row in table.rows for number in row}
+        if tables:
+            newest = tables[max(tables)]
+            shares.update(number for row in newest.rows for number in row)
+        entries = max(1, shares.total())
+        lines: list[Json] = []
+        for member in self._members:
+            line = self._line(member, standings)
+            number = self._numbers.get(member.id)
+            lines.append(
+                line.to_json()
+                | {
+                    "number": number,
+                    "weight": member.weight,
+                    "capacity": member.capacity,
+                    "share": round(shares[number] / entries, 6) if number is not None else 0.0,
+                    "drained": number not in held,
+                }
+            )
+        return lines
 
     def _line(self, member: PoolMember, standings: Mapping[MemberNumber, Standing]) -> MemberLine:
         number = self._numbers.get(member.id)

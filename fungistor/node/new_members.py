@@ -16,9 +16,9 @@ EMBEDDED_ZONE = ("local", "here", "this-host", "this-disk")
 """Embedded members survive the loss of 4 members and of 0 disks: the zone says so to whoever plans."""
 
 
-def new_members(count: int) -> list[PoolMember]:
-    """Draw `count` embedded members: ids m01.., free ports, random passwords."""
-    digits = max(2, len(str(count)))
+def new_members(count: int, after: int = 0) -> list[PoolMember]:
+    """Draw `count` embedded members: ids m01.., those after number `after`, free ports, random passwords."""
+    digits = max(2, len(str(after + count)))
     ports: set[int] = set()
     while len(ports) < count:
         ports.add(free_port())
@@ -31,7 +31,7 @@ def new_members(count: int) -> list[PoolMember]:
             zone=EMBEDDED_ZONE,
             durable=True,
         )
-        for place, port in enumerate(sorted(ports), 1)
+        for place, port in enumerate(sorted(ports), after + 1)
     ]
 
 

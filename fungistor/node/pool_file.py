@@ -56,6 +56,7 @@ class PoolMember:
     zone: tuple[str, ...] = ()
     capacity: int | None = None
     weight: int = 1
+    """Its share beside others'; 0 takes no more shards, and what it has moves away."""
     lat: float | None = None
     lon: float | None = None
     tls: bool = False
@@ -204,12 +205,13 @@ def _member(table: _Table, folder: str) -> PoolMember:
     address = table.text("address", is_address, "HOST:PORT, [IPV6]:PORT or the absolute path of a socket")
     namespace = table.text("namespace", _is_namespace, f"a namespace of 1 to {NAMESPACE_BYTES_MAX} bytes without /")
     zone = table.take("zone", str, "") or ""
-    parts = tuple(zone.split("/")) if zone else ()
-    if len(parts) > ZONE_PARTS_MAX or not all(map(_is_zone_part, parts)):
-        raise table.error("zone", f"is not country/site/host/disk of at most {ZONE_PARTS_MAX} parts without spaces")
+    try:
+        parts = parse_zone(zone)
+    except InvalidError as error:
+        raise table.error("zone", error.message.partition(" ")[2]) from error
     weight = table.take("weight", int, 1)
-    if weight is None or not 1 <= weight <= WEIGHT_MAX:
-        raise table.error("weight", f"is not from 1 to {WEIGHT_MAX}")
+    if weight is None or not 0 <= weight <= WEIGHT_MAX:
+        raise table.error("weight", f"is not from 0 to {WEIGHT_MAX}")
     latitude, longitude = table.number("lat", -90, 90), table.number("lon", -180, 180)
     if (latitude is None) != (longitude is None):
         raise table.error("lat" if latitude is None else "lon", "is missing: a place needs both lat and lon")
@@ -288,6 +290,17 @@ def is_address(text: str) -> bool:
 def _is_namespace(text: str) -> bool:
     size = len(text.encode("utf-8", "surrogatepass"))
     return 0 < size <= NAMESPACE_BYTES_MAX and "/" not in text and "\0" not in text and text not in (".", "..")
+
+
+def parse_zone(text: str) -> tuple[str, ...]:
+    """The parts of a zone, `country/site/host/disk`; none of an empty text.
+
+    Raises: InvalidError.
+    """
+    parts = tuple(text.split("/")) if text else ()
+    if len(parts) > ZONE_PARTS_MAX or not all(map(_is_zone_part, parts)):
+        raise InvalidError(f"zone is not country/site/host/disk of at most {ZONE_PARTS_MAX} parts without spaces")
+    return parts
 
 
 def _is_zone_part(text: str) -> bool:

@@ -23,6 +23,7 @@ import anyio.to_thread
 from fungistor.cache.disk import DiskCache, DiskStatus
 from fungistor.errors import FailedError, FungiStorError, InvalidError
 from fungistor.ids import MemberId
+from fungistor.node import pool_requests
 from fungistor.node.admin import AdminServer
 from fungistor.node.catalog_place import NOTHING_SAID, CatalogOptions, catalog_url, placed
 from fungistor.node.children import Child, Children
@@ -360,7 +361,7 @@ class _Up:
         if asked is not None and asked != len(members):
             raise InvalidError(
                 f"the network in {home.root} has {len(members)} members, not {asked}",
-                hint="changing that is not available yet: leave out --members, or give another --home",
+                hint="leave out --members, and use `fungistor pool add`; or give another --home",
             )
         return members
 
@@ -385,6 +386,8 @@ class _Up:
             return {"members": self._member_lines()}
         if request.get("op") == "workers":
             return {"workers": [worker.to_json() for worker in self.workers]}
+        if request.get("op") == "pool":
+            return pool_requests.answer(fleet, request).to_json()
         verbs: dict[object, Callable[[MemberId], Message]] = {
             "stop": fleet.stop,
             "start": lambda name: fleet.start(name, reset=bool(request.get("reset"))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
 from fungistor.errors import FungiStorError
@@ -275,6 +275,31 @@ class VerifyReport:
             "survives": self.survives,
             "by_member": dict(self.by_member or {}),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What a tour of all objects moved. `waiting` shards could not be brought to the members that they wait for;
+    `left` says why older layouts had to stay."""
+
+    objects: int
+    copied: int
+    rebuilt: int
+    moved_bytes: int
+    waiting: int
+    waiting_for: tuple[str, ...]
+    unreadable: int
+    retired_layouts: int
+    left: str
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 all is where it should be, 3 something could not be brought there now."""
+        return 3 if self.waiting or self.unreadable or self.left else 0
+
+    def to_json(self) -> Json:
+        return asdict(self) | {"waiting_for": list(self.waiting_for), "seconds": round(self.seconds, 6)}
 
 
 @dataclass(frozen=True, slots=True)

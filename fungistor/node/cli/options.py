@@ -289,12 +289,45 @@ def _add_member(commands: Commands[Parser]) -> None:
 
 
 def _add_pool(commands: Commands[Parser]) -> None:
-    pool = _add(commands, "pool", "tell other machines of the members", "fungistor pool export -o pool.toml", "")
+    pool = _add(commands, "pool", "say who holds shards: take members in, drain and dismiss them",
+                "fungistor pool add --count 2", "")  # fmt: skip
     verbs = pool.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
+    _add(verbs, "list", "list members with their shares", "fungistor pool list", "repair:members")
+    for verb, about, example in (
+        ("add", "start new members on this machine and give them shards", "fungistor pool add --count 2 --dry-run"),
+        ("drain", "let members take no more shards, and move away what they have", "fungistor pool drain m07"),
+        ("remove", "dismiss members that hold nothing any more", "fungistor pool remove m07"),
+        ("label", "give members another zone, weight or capacity", "fungistor pool label m07 --weight 2"),
+    ):
+        parser = _add(verbs, verb, about, example, "repair:change")
+        parser.add_argument("--dry-run", action="store_true", help="say what would move, and change nothing")
+        if verb == "add":
+            parser.add_argument("--count", type=_count, default=1, metavar="N", help="how many (1)")
+            continue
+        parser.add_argument("ids", nargs="+", metavar="ID", help="such as m03")
+        if verb == "remove":
+            parser.add_argument("--lost", action="store_true", help="they are gone for ever, with all they held")
+        if verb == "label":
+            parser.add_argument("--zone", metavar="Z", help="country/site/host/disk: what dies together")
+            parser.add_argument("--weight", type=int, metavar="N", help="its share beside others'; 0 takes none")
+            parser.add_argument("--capacity", type=int, metavar="BYTES", help="how much it may hold")
     export = _add(verbs, "export", "write the members as a pool file, with their passwords",
                   "fungistor pool export -o pool.toml", "pool:export")  # fmt: skip
     export.add_argument("-o", "--output", required=True, metavar="FILE", help="the file, mode 0600; - is stdout")
     export.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    repair = _add(commands, "repair", "bring every shard where the newest layout wants it", "fungistor repair",
+                  "repair:repair")  # fmt: skip
+    repair.add_argument("--rate", type=_rate, metavar="MB/S", help="move no more than that (no bound)")
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0.001 <= rate <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of MB a second, from 0.001")
+    return rate
 
 
 def _add_cid_path(parser: Parser) -> None:

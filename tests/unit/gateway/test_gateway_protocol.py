@@ -7,8 +7,9 @@ import socket
 import pytest
 
 from fungistor.testing.memory_content import MemoryContent
+from gateway import server
 from gateway.settings import Settings
-from tests.unit.gateway.live import serving
+from tests.unit.gateway.live import serving, wait_until
 
 HEAD_MAX = Settings().head_bytes_max
 
@@ -50,6 +51,19 @@ def test_a_head_that_never_ends() -> None:
     with serving(MemoryContent(), Settings(head_s=0.2, drain_s=2)) as live:
         assert live.exchange(b"") == b""
         assert live.exchange(b"GET /ipfs/bafk") == b""
+
+
+def test_who_was_accepted_before_a_drain_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is told to end still hears the request of a connection that it accepted a moment before."""
+    monkeypatch.setattr(server, "LAST_CALL_S", 2.0)
+    with (
+        serving(MemoryContent()) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=10) as peer,
+    ):
+        wait_until(lambda: bool(live.server.server_state.connections), "the connection is accepted")
+        live.server.drain()
+        peer.sendall(b"GET /ipfs/bafkqaaa HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert peer.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_an_idle_connection_is_closed() -> None:

@@ -17,6 +17,7 @@ from fungistor.node.children import Children, wait_until
 from fungistor.node.claims import ZdbClaims
 from fungistor.node.fleet import Fleet, MemberWipedError
 from fungistor.node.home import Home
+from fungistor.node.layouts import PoolPlan
 from fungistor.node.new_members import free_port, new_members
 from fungistor.node.pool_file import PoolMember, load_pool
 from fungistor.node.process import is_stopped, state_of
@@ -32,6 +33,7 @@ class ListRoll:
 
     def __init__(self) -> None:
         self.layouts: list[dict[MemberId, MemberNumber]] = []
+        self.retired = 0
 
     def numbers(self) -> Mapping[MemberId, MemberNumber]:
         return self.layouts[-1] if self.layouts else {}
@@ -41,6 +43,14 @@ class ListRoll:
 
     def commit(self, members: Sequence[tuple[PoolMember, MemberNumber]]) -> None:
         self.layouts.append({spec.id: number for spec, number in members})
+        self.weights = {spec.id: spec.weight for spec, _ in members}
+
+    def plan(self, members: Sequence[tuple[PoolMember, MemberNumber]]) -> PoolPlan:
+        return PoolPlan(len(self.layouts) + 1, len(members), len(members), (), (), 0.0, 0)
+
+    def holders(self) -> set[MemberNumber]:
+        live = self.layouts[self.retired :]
+        return {number for layout in live for name, number in layout.items() if self.weights.get(name)}
 
 
 def pin(member: PoolMember, number: MemberNumber) -> tuple[bytes, bytes]:
@@ -322,3 +332,34 @@ def test_new_members_differ_in_everything_that_matters() -> None:
     assert len({one.id for one in members}) == len({one.address for one in members}) == 20
     assert len({one.password for one in members}) == 20
     assert members[0] == replace(members[0], namespace="fungistor", durable=True)
+
+
+def test_members_are_taken_in_drained_and_let_go(world: World) -> None:
+    """A new member runs under a number of its own; one goes only when it holds nothing, or is lost."""
+    [spec] = new_members(1, after=COUNT)
+    world.fleet.enlist([spec], dry_run=True)
+    assert (len(world.fleet.ids()), len(world.roll.layouts)) == (COUNT, 1)
+    world.fleet.enlist([spec], dry_run=False)
+    name = MemberId("m06")
+    assert (world.line(name)["state"], world.line(name)["number"]) == ("up", COUNT + 1)
+    assert load_pool(world.home.pool_file) == world.fleet.specs()
+    with pytest.raises(ConflictError, match="may still hold shards"):
+        world.fleet.dismiss([M01], lost=False, dry_run=False)
+    with pytest.raises(ConflictError, match="is not lost"):
+        world.fleet.dismiss([M01], lost=True, dry_run=False)
+    world.fleet.relabel([M01], lambda member: replace(member, weight=0), dry_run=False)
+    address = member(world, M01).address
+    world.fleet.dismiss([M01], lost=False, dry_run=False)
+    assert M01 not in world.fleet.ids()
+    assert M01 not in {member.id for member in load_pool(world.home.pool_file)}
+    assert not port_answers(address)
+    world.fleet.stop(M02)
+    world.fleet.dismiss([M02], lost=True, dry_run=False)
+    assert world.roll.layouts[-1] == {MemberId(f"m{n:02}"): MemberNumber(n) for n in range(3, COUNT + 2)}
+    assert world.changes == 4
+
+
+def port_answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
