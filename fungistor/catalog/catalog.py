@@ -10,14 +10,24 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from fungistor.catalog.authority import Issuer
-from fungistor.catalog.commands import SESSION_BYTES, Command, Group, SetLayout, encode_command, level_of, signed_bytes
+from fungistor.catalog.commands import (
+    SESSION_BYTES,
+    Command,
+    Group,
+    SetLayout,
+    decode_command,
+    encode_command,
+    level_of,
+    parts_of,
+    signed_bytes,
+)
 from fungistor.catalog.issuers import LEVEL, Report, Signer, issuer_id
-from fungistor.catalog.log import Log
+from fungistor.catalog.log import Log, after_entry, entry_number
 from fungistor.catalog.names import NameRow, NameValue
 from fungistor.catalog.record import Record
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest
-from fungistor.errors import ConflictError, FailedError, InvalidError, UnavailableError
+from fungistor.errors import ConflictError, DeniedError, FailedError, InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, ObjectId, Revision, SessionId
 
 log = logging.getLogger(__name__)
@@ -49,6 +59,19 @@ class CatalogStatus:
     owed_shards: int
     behind: bool
     stopped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedCommand:
+    """A command where it stands in the log. `bytes` are those of its entry, which it may share with others; `outcome`
+    None: not applied here, or too long ago."""
+
+    number: int
+    issuer: bytes
+    when: int | None
+    bytes: int
+    command: Command
+    outcome: Outcome | None
 
 
 def sign(command: Command, signer: Signer, when: int) -> Command:
@@ -96,11 +119,16 @@ class Catalog:
 
         Raises:
             ConflictError: its precondition does not hold where it came to stand, or the epoch is not `fence`.
+            DeniedError: this node may not do that.
             UnavailableError: the log or the state cannot be had now; it may have been committed.
             CatalogStoppedError: the log has a command that this program does not know.
             InvalidError: a field of the command is out of bounds.
         """
         outcome = self.commit_all([command], fence=fence)[0]
+        if outcome.verdict is Verdict.DENIED:
+            raise DeniedError(
+                outcome.reason, hint="`fungistor node list` tells who may what; `node add` lets a machine in"
+            )
         if outcome.verdict is Verdict.REFUSED:
             raise ConflictError(outcome.reason, hint="look at what is there now, and start the operation again")
         return outcome
@@ -248,6 +276,29 @@ class Catalog:
             return False
         self.catch_up()
         return True
+
+    def first_entry(self) -> int:
+        """The number of the oldest entry that the log still has."""
+        return entry_number(self._log.trimmed()) + 1
+
+    def logged(self, after: int) -> Iterator[LoggedCommand]:
+        """The commands in the log behind an entry's number, as far as they are still there.
+
+        Raises: UnavailableError where the log cannot be had; UnknownCommandError at one this program does not know.
+        """
+        start = max(after, entry_number(self._log.trimmed()))
+        for entry in self._log.read(after_entry(start)):
+            command = decode_command(entry.payload)
+            for part in parts_of(command):
+                found = self._state.outcome(part.session, part.sequence)
+                yield LoggedCommand(
+                    entry_number(entry.position),
+                    command.issuer,
+                    command.when,
+                    len(entry.payload),
+                    part,
+                    None if found is None else found[0],
+                )
 
     # --- reading: the state as it is, without catching up
 

@@ -49,6 +49,17 @@ class LogTrimmedError(NotFoundError):
         )
 
 
+def entry_number(position: Position) -> int:
+    """The number of the entry before a cursor, from 1, and 0 for START: every engine here counts. For people to see;
+    what is decided goes by equal cursors alone."""
+    return int.from_bytes(position, "big")
+
+
+def after_entry(number: int) -> Position:
+    """The cursor right after an entry that a person named by its number."""
+    return Position(number.to_bytes(8, "big")) if number else START
+
+
 def check_batch(batch: Sequence[bytes]) -> None:
     """Refuse a batch that some engine could not take in one transaction.
 
@@ -93,6 +104,9 @@ class Log(Protocol):
 
     def last(self) -> Position:
         """The position of the newest entry ever appended, also when it was trimmed since; START for none."""
+
+    def trimmed(self) -> Position:
+        """The position after which entries can still be read; START as long as none was trimmed."""
 
     def read(self, after: Position) -> Iterator[Entry]:
         """Entries after a position, oldest first, up to the newest. Holds no lock between entries.

@@ -29,6 +29,8 @@ class Verdict(IntEnum):
     """The state is already so."""
     REFUSED = 3
     """Its precondition does not hold: the catalog moved on."""
+    DENIED = 4
+    """Who issued it may not do that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -433,7 +433,7 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
         counters.applied += 1
         if not _repeated(connection, counters.applied, part):
             refusal = door.refusal(part)
-            decision = Decision(Verdict.REFUSED, reason=refusal) if refusal else carry_out(connection, counters, part)
+            decision = Decision(Verdict.DENIED, reason=refusal) if refusal else carry_out(connection, counters, part)
             _keep_outcome(connection, counters, part, decision)
     return True
 

@@ -60,6 +60,11 @@ def save_node_keys(path: str, keys: NodeKeys) -> None:
     _write(path, encode_node_keys(keys), replace=True)
 
 
+def save_new_node_keys(path: str, keys: NodeKeys) -> None:
+    """Write the keys of another node. Raises: ConflictError if there is a file already."""
+    _write(path, encode_node_keys(keys), replace=False)
+
+
 def load_node_keys(path: str) -> NodeKeys:
     """A node's keys.
 

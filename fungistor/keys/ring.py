@@ -76,6 +76,11 @@ def network_key_of(root_key: bytes) -> bytes:
     return derive(root_key, "network key")
 
 
+def authority_of(root_key: bytes) -> SigningKey:
+    """The key that says who may write to the network: derived, so that who has the root key has it."""
+    return SigningKey(derive(root_key, "catalog authority"))
+
+
 def object_id(network_key: bytes, tenant: TenantNumber, codec: int, multihash: bytes) -> ObjectId:
     """The catalog's name of a tenant's root CID. CIDv0 has the codec of dag-pb, so both spellings are one object."""
     named = tenant.to_bytes(4, "big") + codec.to_bytes(8, "big") + multihash
@@ -85,6 +90,18 @@ def object_id(network_key: bytes, tenant: TenantNumber, codec: int, multihash: b
 def block_hash(network_key: bytes, multihash: bytes) -> bytes:
     """16 bytes under which the block index knows a block."""
     return blake3(multihash, key=derive(network_key, "block index")).digest(BLOCK_HASH_BYTES)
+
+
+class SigningKey:
+    """An Ed25519 key from its seed."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.issuer = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte signature of a message."""
+        return self._key.sign(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from fungistor.node.children import Child, Children
 from fungistor.node.claims import ZdbClaims
 from fungistor.node.config import Config, load_config, save_config
 from fungistor.node.control import ControlServer, Message
+from fungistor.node.enrolment import Standing
 from fungistor.node.files import write_atomic
 from fungistor.node.first_keys import ensure_keys
 from fungistor.node.fleet import Fleet
@@ -56,6 +57,8 @@ PAY_EVERY_S = 2.0
 PAY_OBJECTS = 16
 INDEX_EVERY_S = 0.5
 NAMES_EVERY_S = 0.5
+REPORT_EVERY_S = 3600.0
+"""What a node says of itself takes some 150 bytes of the log each time, and none where nothing was published since."""
 
 FILES_MAX = 65_536
 
@@ -155,6 +158,7 @@ class _Up:
     listener: socket.socket | None = None
     children: Children | None = None
     network: Network | None = None
+    standing: Standing | None = None
     fleet: Fleet | None = None
     gateways: Gateways | None = None
     control: ControlServer | None = None
@@ -187,6 +191,8 @@ class _Up:
         keys = joined_keys(home) if joined else ensure_keys(home, self.say)
         members = [] if joined else self._members()
         self.network = open_network(home)
+        self.standing = Standing(home, keys, self.network.catalog)
+        self.standing.begin()
         roll = CatalogRoll(self.network.catalog)
         first = not roll.numbers()
         self.fleet = Fleet(
@@ -248,6 +254,7 @@ class _Up:
         Raises: FailedError where the zygote, and with it every process, is gone.
         """
         assert self.fleet is not None and self.gateways is not None and self.children is not None
+        assert self.standing is not None
         self.workers = [
             Worker("member mending", MEND_EVERY_S, self.fleet.mend),
             Worker("gateway mending", MEND_EVERY_S, self.gateways.mend),
@@ -255,6 +262,7 @@ class _Up:
             Worker("paying owed shards", PAY_EVERY_S, self._pay),
             Worker("block index", INDEX_EVERY_S, self._index),
             Worker("names", NAMES_EVERY_S, self._names),
+            Worker("telling other nodes", REPORT_EVERY_S, self.standing.step),
         ]
         async with anyio.create_task_group() as group:
             group.start_soon(run_workers, self.workers)

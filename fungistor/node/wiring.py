@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 from fungistor.cache.disk import DiskCache
 from fungistor.cache.flight import Flights
@@ -14,9 +16,11 @@ from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.state import State
 from fungistor.coding.manifest import Slot
-from fungistor.errors import FungiStorError
+from fungistor.errors import FungiStorError, NotFoundError
 from fungistor.ids import StripeId
 from fungistor.keys.files import load_node_keys
+from fungistor.keys.ring import NodeKeys
+from fungistor.keys.store import KeyStore
 from fungistor.node.allocator import keep_freed_memory
 from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
@@ -55,13 +59,7 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
     keys = load_node_keys(os.path.join(home.keys, "node.key"))
     config = load_config(home)
     key_table = open_keys(home, config, keys.network_key, sync=sync)
-    catalog = Catalog(
-        open_log(home, config, sync=sync),
-        State(home.catalog_state),
-        is_remote=config.catalog is not None,
-        # A record that this node knows is one whose key it has: whatever ends the shared table's being there.
-        prepare=key_table.follow,
-    )
+    catalog = _catalog(home, config, keys, key_table, sync=sync)
     os.makedirs(home.index, mode=0o700, exist_ok=True)
     index = BlockIndex(home.block_index)
     catalog.catch_up()
@@ -99,6 +97,37 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
             cache,
             config.pool,
         )
+    )
+
+
+@contextlib.contextmanager
+def open_catalog(home: Home) -> Iterator[tuple[Catalog, NodeKeys, KeyStore]]:
+    """The catalog and its keys alone, for what needs no member.
+
+    Raises: NotFoundError where there is no network in that home; as `open_network`.
+    """
+    home.check_version()
+    if not home.exists():
+        raise NotFoundError(f"there is no network in {home.root} yet", hint="`fungistor up` begins one")
+    running = home.running()
+    sync = running is None or running.sync
+    keys = load_node_keys(os.path.join(home.keys, "node.key"))
+    config = load_config(home)
+    with (
+        contextlib.closing(open_keys(home, config, keys.network_key, sync=sync)) as key_table,
+        contextlib.closing(_catalog(home, config, keys, key_table, sync=sync)) as catalog,
+    ):
+        yield catalog, keys, key_table
+
+
+def _catalog(home: Home, config: Config, keys: NodeKeys, key_table: KeyStore, *, sync: bool) -> Catalog:
+    return Catalog(
+        open_log(home, config, sync=sync),
+        State(home.catalog_state),
+        is_remote=config.catalog is not None,
+        # A record that this node knows is one whose key it has: whatever ends the shared table's being there.
+        prepare=key_table.follow,
+        signer=keys,
     )
 
 

@@ -67,6 +67,10 @@ class MemoryLog:
         with self.store.changed:
             return _position(self.store.last())
 
+    def trimmed(self) -> Position:
+        with self.store.changed:
+            return _position(self.store.trimmed)
+
     def read(self, after: Position) -> Iterator[Entry]:
         number = _number(after)
         while True:

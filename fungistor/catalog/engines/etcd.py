@@ -110,6 +110,10 @@ class EtcdLog:
         self._make()
         return _position(self._number(*self._get(["head"])))
 
+    def trimmed(self) -> Position:
+        self._make()
+        return _position(self._number(*self._get(["trimmed"])))
+
     def read(self, after: Position) -> Iterator[Entry]:
         self._make()
         number = _number_of(after)

@@ -71,6 +71,10 @@ class SqliteLog:
         with self._database.read() as connection:
             return _position(_last(connection))
 
+    def trimmed(self) -> Position:
+        with self._database.read() as connection:
+            return _position(_trimmed(connection))
+
     def read(self, after: Position) -> Iterator[Entry]:
         row = _row(after)
         while chunk := self._chunk(row):

@@ -75,6 +75,8 @@ def build_parser() -> Parser:
     _add_pool(commands)
     _add_cache(commands)
     _add_catalog(commands)
+    _add_log(commands)
+    _add_node(commands)
     _add(
         commands, "zdb", "run one member daemon by itself", "fungistor zdb --data d --index i --port 9900", "other:zdb"
     )
@@ -162,6 +164,37 @@ def _add_catalog(commands: Commands[Parser]) -> None:
         "catalog:migrate",
     )
     migrate.add_argument("url", metavar="URL", help="etcd://HOST:PORT,HOST:PORT[/PREFIX]; etcds:// with TLS")
+
+
+def _add_log(commands: Commands[Parser]) -> None:
+    log = _add(commands, "log", "show who did what, in the order of the catalog", "fungistor log --follow", "log:log")
+    log.add_argument("--follow", action="store_true", help="go on with what is committed from now on")
+    log.add_argument("--after", type=_number, default=0, metavar="N", help="only what stands behind entry N")
+
+
+def _add_node(commands: Commands[Parser]) -> None:
+    parser = _add(commands, "node", "say which machines may write to the network", "fungistor node list", "")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    _add(verbs, "list", "list nodes, what they may, and what they last told", "fungistor node list", "node:list_nodes")
+    add = _add(
+        verbs,
+        "add",
+        "make the key file of another machine; needs the root key",
+        "fungistor node add paris --out paris.key --scopes publish,names",
+        "node:add",
+    )
+    add.add_argument("name", metavar="NAME", help="what this network calls the machine")
+    add.add_argument("-o", "--out", metavar="FILE", required=True, help="where its key file is written")
+    add.add_argument(
+        "--scopes", metavar="S,S", default="publish,delete,names,pool,admin",
+        help="what it may: publish, delete, names, pool, admin (all of them)",
+    )  # fmt: skip
+    add.add_argument("--tenants", metavar="N,N", default="0", help="whose objects it may write and read (0)")
+    revoke = _add(
+        verbs, "revoke", "refuse all further writes of a node; needs the root key", "fungistor node revoke paris",
+        "node:revoke",
+    )  # fmt: skip
+    revoke.add_argument("name", metavar="NAME", help="the node's name, or its id as `node list` tells it")
 
 
 def _add_cache(commands: Commands[Parser]) -> None:
@@ -353,6 +386,12 @@ def _duration(text: str) -> int:
     if not number.isascii() or not number.isdigit() or len(number) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 5m, 48h or 30d")
     return int(number) * _DURATION[unit]
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError("is not an entry's number")
+    return int(text)
 
 
 def _policy(text: str) -> str:

@@ -1,0 +1,90 @@
+"""The log as people read it: who did what, when, in the one order that every node applies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fungistor.catalog.authority import words_of
+from fungistor.catalog.catalog import Catalog, LoggedCommand
+from fungistor.catalog.commands import Publish, kind_of
+from fungistor.catalog.record import Record
+from fungistor.errors import FungiStorError
+from fungistor.ids import ObjectId
+from fungistor.keys.ring import NodeKeys, unwrap
+from fungistor.keys.store import KeyStore
+from fungistor.objects.naming import ObjectName, open_name
+from fungistor.objects.results import Json
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One command. `who` and `when` are None where nobody signed it; `verdict` where it is no longer known."""
+
+    number: int
+    when: int | None
+    who: str | None
+    issuer: str | None
+    kind: str
+    verdict: str | None
+    reason: str
+    revision: int | None
+    bytes: int
+    cid: str | None
+    name: str | None
+    session: str
+
+    def to_json(self) -> Json:
+        """The keys of `--json`."""
+        return {key: getattr(self, key) for key in self.__slots__}
+
+
+class Audit:
+    """Reads a catalog's log. What is named in it is opened where this home has the key."""
+
+    def __init__(self, catalog: Catalog, keys: NodeKeys, table: KeyStore) -> None:
+        self._catalog = catalog
+        self._keys = keys
+        self._table = table
+
+    def lines(self, after: int = 0) -> Iterator[LogLine]:
+        """Commands of the entries behind number `after`, in their order, as far as the log still has them."""
+        names = {issuer.id: issuer.name for issuer in self._catalog.issuers()}
+        for logged in self._catalog.logged(after):
+            yield self._line(logged, names)
+
+    def _line(self, logged: LoggedCommand, names: dict[bytes, str]) -> LogLine:
+        command, outcome, issuer = logged.command, logged.outcome, logged.issuer
+        named = self._named(logged)
+        return LogLine(
+            number=logged.number,
+            when=logged.when,
+            who=names.get(issuer, "unknown") if issuer else None,
+            issuer=issuer.hex() if issuer else None,
+            kind=words_of(kind_of(command.body)),
+            verdict=None if outcome is None else outcome.verdict.name.lower(),
+            reason="" if outcome is None else outcome.reason,
+            revision=None if outcome is None else int(outcome.revision),
+            bytes=logged.bytes,
+            cid=None if named is None else str(named.cid),
+            name=None if named is None else named.name,
+            session=command.session.hex(),
+        )
+
+    def _named(self, logged: LoggedCommand) -> ObjectName | None:
+        body = logged.command.body
+        record: Record | None
+        if isinstance(body, Publish):
+            record = body.record
+        else:
+            object_id: ObjectId | None = getattr(body, "object_id", None)
+            record = None if object_id is None else self._catalog.record(object_id)
+        if record is None or record.tenant not in self._keys.tenant_keys:
+            return None
+        try:
+            wrapped = self._table.get(record.object_id)
+            if wrapped is None:
+                return None
+            return open_name(unwrap(self._keys.tenant_keys[record.tenant], wrapped), record.sealed_name)
+        except FungiStorError:  # shredded, or sealed under a key that was dropped since
+            return None

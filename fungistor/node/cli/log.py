@@ -1,0 +1,57 @@
+"""log: who did what, when, in the catalog's one order."""
+
+from __future__ import annotations
+
+import argparse
+
+from fungistor.catalog.catalog import Catalog
+from fungistor.node.audit import Audit, LogLine
+from fungistor.node.cli.output import Output
+from fungistor.node.home import Home
+from fungistor.node.wiring import open_catalog
+
+FOLLOW_S = 1.0
+_HEAD = ("ENTRY", "WHEN", "WHO", "WHAT", "ENDED", "REVISION", "CID", "NAME")
+_COLUMNS = ("number:right", "when:time", "who", "kind", "verdict", "revision:right", "cid", "name")
+
+
+def log(arguments: argparse.Namespace, output: Output) -> int:
+    home = Home.resolve(arguments.home)
+    with open_catalog(home) as (catalog, keys, table):
+        catalog.catch_up()
+        first = catalog.first_entry()
+        if first > arguments.after + 1 and not output.as_json:
+            output.note(f"entries before {first} are in a snapshot and no longer in the log")
+        audit = Audit(catalog, keys, table)
+        last = _show(audit, arguments.after, output, with_head=True)
+        while arguments.follow:
+            last = _news(catalog, audit, last, output)
+    return 0
+
+
+def _news(catalog: Catalog, audit: Audit, last: int, output: Output) -> int:
+    catalog.wait(FOLLOW_S)
+    return _show(audit, last, output, with_head=False)
+
+
+def _show(audit: Audit, after: int, output: Output, *, with_head: bool) -> int:
+    last = after
+
+    def noted() -> list[LogLine]:
+        nonlocal last
+        lines: list[LogLine] = []
+        for line in audit.lines(after):
+            last = line.number
+            if output.as_json:
+                output.json_line(line.to_json())
+            else:
+                lines.append(line)
+        return lines
+
+    lines = noted()
+    if lines:
+        output.rows(lines, _HEAD if with_head else [""] * len(_HEAD), _COLUMNS)
+        for line in lines:
+            if line.reason:
+                output.line(f"  {line.number}: {line.reason}")
+    return last

@@ -1,0 +1,80 @@
+"""node list, add, revoke: the machines that may write to the network."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from fungistor.catalog.issuers import TENANT_MAX
+from fungistor.errors import InvalidError
+from fungistor.ids import TenantNumber
+from fungistor.node import enrolment
+from fungistor.node.cli.output import Output
+from fungistor.node.enrolment import NodeLine
+from fungistor.node.home import Home
+from fungistor.node.wiring import open_catalog
+from fungistor.objects.results import Json
+
+_HEAD = ("ID", "NAME", "SCOPES", "TENANTS", "LEVEL", "SEEN", "STATE")
+_COLUMNS = ("id", "name", "scopes", "tenants", "level", "seen:time", "state")
+
+
+def list_nodes(arguments: argparse.Namespace, output: Output) -> int:
+    home = Home.resolve(arguments.home)
+    with open_catalog(home) as (catalog, keys, _):
+        lines = enrolment.nodes(catalog, keys)
+    if output.as_json:
+        output.rows(lines, (), ())
+        return 0
+    output.rows(
+        [_Shown(line) for line in lines], _HEAD, ("id", "name", "scopes", "tenants", "level", "seen:time", "state")
+    )
+    if not lines:
+        output.note("no node is registered yet: the first `fungistor up` that has the root key registers its own")
+    return 0
+
+
+def add(arguments: argparse.Namespace, output: Output) -> int:
+    home = Home.resolve(arguments.home)
+    scopes = enrolment.parse_scopes(arguments.scopes)
+    tenants = [_tenant(text) for text in arguments.tenants.split(",")]
+    with open_catalog(home) as (catalog, _, table):
+        line = enrolment.add_node(home, catalog, table, arguments.name, arguments.out, scopes, tenants)
+    if output.as_json:
+        output.json_line({**line.to_json(), "file": os.path.abspath(arguments.out)})
+    else:
+        output.line(f"{arguments.out} holds the keys of node {arguments.name} ({line.issuer.id.hex()})")
+        output.note("move it to keys/node.key of that machine's home, and delete this copy")
+    return 0
+
+
+def revoke(arguments: argparse.Namespace, output: Output) -> int:
+    home = Home.resolve(arguments.home)
+    with open_catalog(home) as (catalog, keys, _):
+        line = enrolment.revoke_node(home, catalog, keys, arguments.name)
+    if output.as_json:
+        output.json_line(line.to_json())
+    else:
+        output.line(f"node {line.issuer.name} ({line.issuer.id.hex()}) writes no more")
+    return 0
+
+
+class _Shown:
+    """A node's line as a table shows it."""
+
+    def __init__(self, line: NodeLine) -> None:
+        self._line = line
+
+    def to_json(self) -> Json:
+        value = self._line.to_json()
+        issuer = self._line.issuer
+        tenants = "all" if issuer.tenants is None else ",".join(map(str, sorted(issuer.tenants)))
+        state = "revoked" if issuer.revoked else "differs" if value["agrees"] is False else "ok"
+        shown = f"{state}, this node" if self._line.is_this else state
+        return {**value, "scopes": ",".join(enrolment.scope_names(issuer.scopes)), "tenants": tenants, "state": shown}
+
+
+def _tenant(text: str) -> TenantNumber:
+    if not text.isascii() or not text.isdecimal() or int(text) > TENANT_MAX:
+        raise InvalidError(f"{text!r} is no tenant's number", hint="as in --tenants 0,1")
+    return TenantNumber(int(text))
