@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fungistor.catalog.authority import words_of
 from fungistor.catalog.catalog import Catalog, LoggedCommand
 from fungistor.catalog.commands import Publish, kind_of
+from fungistor.catalog.issuers import issuer_id
 from fungistor.catalog.record import Record
 from fungistor.errors import FungiStorError
 from fungistor.ids import ObjectId
@@ -50,6 +51,8 @@ class Audit:
     def lines(self, after: int = 0) -> Iterator[LogLine]:
         """Commands of the entries behind number `after`, in their order, as far as the log still has them."""
         names = {issuer.id: issuer.name for issuer in self._catalog.issuers()}
+        if (authority := self._catalog.authority()) is not None:
+            names[issuer_id(authority)] = "root key"
         for logged in self._catalog.logged(after):
             yield self._line(logged, names)
 

@@ -6,7 +6,7 @@ import argparse
 
 from fungistor.catalog.catalog import Catalog
 from fungistor.node.audit import Audit, LogLine
-from fungistor.node.cli.output import Output
+from fungistor.node.cli.output import Output, safe
 from fungistor.node.home import Home
 from fungistor.node.wiring import open_catalog
 
@@ -49,9 +49,13 @@ def _show(audit: Audit, after: int, output: Output, *, with_head: bool) -> int:
         return lines
 
     lines = noted()
-    if lines:
-        output.rows(lines, _HEAD if with_head else [""] * len(_HEAD), _COLUMNS)
-        for line in lines:
-            if line.reason:
-                output.line(f"  {line.number}: {line.reason}")
+    if with_head:
+        output.rows(lines, _HEAD, _COLUMNS)
+    for line in lines:
+        if not with_head:
+            output.line(
+                f"{line.number}  {line.who}  {line.kind}  {line.verdict}  {line.cid or '-'}  {safe(line.name or '-')}"
+            )
+        if line.reason:
+            output.line(f"  {line.number}: {line.reason}")
     return last
