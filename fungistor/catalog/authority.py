@@ -196,7 +196,8 @@ def _tenant_of(connection: sqlite3.Connection, body: Body) -> TenantNumber | Non
         return body.tenant
     object_id = getattr(body, "object_id", None)
     if object_id is None:
-        return None
+        tenant: TenantNumber | None = getattr(body, "tenant", None)
+        return tenant
     row = connection.execute("SELECT body FROM record WHERE object_id = ?", (object_id,)).fetchone()
     return None if row is None else decode_record(row[0]).tenant
 

@@ -74,7 +74,24 @@ def _commands() -> list[tuple[str, Body]]:
         ("set the name again", replace(name, is_new=False, against=1, at=1_790_000_060)),
         ("remove the name", RemoveName(name.name_id, name.tenant, name.key_ref)),
         ("retire layouts", RetireLayouts(LayoutNumber(2), Revision(9))),
+        ("report", Report(1, 7, counting(0xA0, 32))),
+        ("revoke issuer", RevokeIssuer(counting(0x10, 32), counting(0x20, 8))),
+        ("group of two", _group(first)),
     ]
+
+
+def _group(record: Record) -> Group:
+    session, other = SessionId(counting(0xF0, 16)), SessionId(counting(0x01, 16))
+    payment = PayOwed(record.object_id, record.manifest_id, (Payment(MemberNumber(7), 1, 0),))
+    return Group((Command(session, 0, payment), Command(other, 5, Report(1, 0, b""))))
+
+
+def _signed() -> Command:
+    """Seed 0x30.. of the authority registers the key of seed 0x50.."""
+    authority, node = SigningKey(counting(0x30, 32)), SigningKey(counting(0x50, 32))
+    scopes = Scope.PUBLISH | Scope.NAMES
+    body = RegisterIssuer(authority.issuer, node.issuer, "paris", scopes, (TenantNumber(0), TenantNumber(3)))
+    return sign(Command(SessionId(counting(0xF0, 16)), 99, body), authority, 1_790_000_000)
 
 
 def _refused(good: bytes) -> list[tuple[str, bytes]]:
@@ -95,11 +112,13 @@ def vectors() -> dict[str, object]:
     made = [
         (name, encode_command(Command(session, sequence, body))) for sequence, (name, body) in enumerate(_commands())
     ]
+    plain = next(data for name, data in made if name == "retire layouts")
+    made.append(("register issuer, signed", encode_command(_signed())))
     return {
         "format": "catalog command",
         "version": 0,
         "commands": [{"name": name, "hex": data.hex()} for name, data in made],
-        "refused": [{"name": name, "hex": data.hex()} for name, data in _refused(made[-1][1])],
+        "refused": [{"name": name, "hex": data.hex()} for name, data in _refused(plain)],
     }
 
 
