@@ -11,9 +11,11 @@ from pathlib import Path
 
 import libipld
 
+from fungistor.catalog.catalog import sign
 from fungistor.catalog.commands import (
     Body,
     Command,
+    Group,
     LayoutMember,
     Payment,
     PayOwed,
@@ -22,9 +24,11 @@ from fungistor.catalog.commands import (
     SetLayout,
     encode_command,
 )
+from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer, Scope
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record, Sizes
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId, TenantNumber
+from fungistor.keys.ring import SigningKey
 
 
 def counting(start: int, length: int) -> bytes:
