@@ -25,6 +25,7 @@ from fungistor.catalog.issuers import LEVEL, Report, Signer, issuer_id
 from fungistor.catalog.log import Log, after_entry, entry_number
 from fungistor.catalog.names import NameRow, NameValue
 from fungistor.catalog.record import Record
+from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest
 from fungistor.errors import ConflictError, DeniedError, FailedError, InvalidError, UnavailableError
@@ -372,6 +373,11 @@ class Catalog:
         self.commit(Command(SessionId(os.urandom(SESSION_BYTES)), 0, Report(LEVEL, applied, digest)))
         self._reported = revision
         return True
+
+    @property
+    def removal(self) -> RemovalView:
+        """What was taken away, what keeps objects, and who is publishing."""
+        return self._state.removal
 
     @property
     def revision(self) -> Revision:

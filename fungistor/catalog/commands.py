@@ -40,6 +40,30 @@ from fungistor.catalog.record import (
     record_fields,
     take_record,
 )
+from fungistor.catalog.removal import (
+    Collect,
+    EndSession,
+    Expire,
+    KeepObject,
+    OpenSession,
+    RemovalBody,
+    Repack,
+    Unpublish,
+    collect_fields,
+    end_session_fields,
+    expire_fields,
+    keep_fields,
+    open_session_fields,
+    repack_fields,
+    take_collect,
+    take_end_session,
+    take_expire,
+    take_keep,
+    take_open_session,
+    take_repack,
+    take_unpublish,
+    unpublish_fields,
+)
 from fungistor.errors import CorruptError, InvalidError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId
 from fungistor.limits import COMMAND_BYTES_MAX
@@ -71,6 +95,13 @@ class Kind(IntEnum):
     SET_LAYOUT = 0
     PUBLISH = 1
     PAY_OWED = 2
+    UNPUBLISH = 3
+    KEEP = 4
+    OPEN_SESSION = 5
+    END_SESSION = 6
+    EXPIRE = 7
+    COLLECT = 8
+    REPACK = 9
     SET_NAME = 10
     REMOVE_NAME = 11
     REGISTER_ISSUER = 15
@@ -118,12 +149,14 @@ class Publish:
     `against` is the `manifest_id` of the record that the publisher saw when it started, or `NO_MANIFEST`. `began` is
     the revision at which it began to look for what is stored already, and to store: on what a later one takes away,
     such as a layout or a stripe, it may have relied.
+    `reused_at`: a later revision at which all that it reuses was found in live objects once more, if it looked again.
     `fungistor.catalog.rules` says what follows when another publisher came first.
     """
 
     record: Record
     against: bytes = NO_MANIFEST
     began: Revision = NO_REVISION
+    reused_at: Revision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +208,7 @@ Body = (
     | RevokeIssuer
     | Report
     | Group
+    | RemovalBody
     | SetName
     | RemoveName
 )
@@ -269,7 +303,8 @@ def _layout_fields(body: SetLayout) -> list[object]:
 
 
 def _publish_fields(body: Publish) -> list[object]:
-    return [record_fields(body.record), body.against, body.began]
+    looked_again = [] if body.reused_at is None else [body.reused_at]
+    return [record_fields(body.record), body.against, body.began, *looked_again]
 
 
 def _payments_fields(body: PayOwed) -> list[object]:
@@ -372,8 +407,9 @@ def _take_publish(fields: Fields) -> Publish:
     if len(against) not in (0, MANIFEST_ID_BYTES):
         raise fields.wrong("against", f"is neither empty nor {MANIFEST_ID_BYTES} bytes")
     began = Revision(fields.uint("began") if fields.more() else 0)  # written without it at first
+    reused_at = Revision(fields.uint("reused at")) if fields.more() else None
     fields.end()
-    return Publish(record, against, began)
+    return Publish(record, against, began, reused_at)
 
 
 def _take_payments(fields: Fields) -> PayOwed:
@@ -429,6 +465,13 @@ _FORMS = (
     _Form(Kind.RETIRE_LAYOUTS, RetireLayouts, _retirement_fields, _take_retirement, Scope.POOL),
     _Form(Kind.SET_NAME, SetName, set_name_fields, take_set_name, Scope.NAMES),
     _Form(Kind.REMOVE_NAME, RemoveName, remove_name_fields, take_remove_name, Scope.NAMES),
+    _Form(Kind.UNPUBLISH, Unpublish, unpublish_fields, take_unpublish, Scope.DELETE),
+    _Form(Kind.KEEP, KeepObject, keep_fields, take_keep, Scope.DELETE),
+    _Form(Kind.OPEN_SESSION, OpenSession, open_session_fields, take_open_session, Scope.PUBLISH | Scope.DELETE),
+    _Form(Kind.END_SESSION, EndSession, end_session_fields, take_end_session, Scope.PUBLISH | Scope.DELETE),
+    _Form(Kind.EXPIRE, Expire, expire_fields, take_expire, Scope.PUBLISH | Scope.DELETE | Scope.POOL),
+    _Form(Kind.COLLECT, Collect, collect_fields, take_collect, Scope.DELETE),
+    _Form(Kind.REPACK, Repack, repack_fields, take_repack, Scope.DELETE),
 )
 _FORM_OF: dict[type[Body], _Form] = {form.body: form for form in _FORMS}
 _FORM_OF_KIND: dict[int, _Form] = {form.kind: form for form in _FORMS}

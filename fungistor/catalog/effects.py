@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from fungistor.catalog import authority
-from fungistor.catalog.commands import (
-    Body,
-    Command,
-    PayOwed,
-    Publish,
-    RetireLayouts,
-    SetLayout,
-    decode_command,
-    encode_command,
-)
+from fungistor.catalog import authority, removal_effects
+from fungistor.catalog.commands import Body, Command, PayOwed, Publish, RetireLayouts, SetLayout, encode_command
 from fungistor.catalog.digest import digest_in
 from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer
-from fungistor.catalog.log import Position
 from fungistor.catalog.name_rows import NAME_TABLES, NAMES_FINGERPRINTED, remove_name, set_name
 from fungistor.catalog.names import RemoveName, SetName
-from fungistor.catalog.record import Record, decode_record, encode_record
+from fungistor.catalog.rows import Counters, began_of, layout_in, put_record, record_in
 from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish, decide_retirement
-from fungistor.ids import LayoutNumber, ObjectId, Revision
+from fungistor.ids import Revision
 
 TABLES = (
     """CREATE TABLE record (
@@ -50,6 +39,7 @@ TABLES = (
     "INSERT INTO retired VALUES (0)",
     *authority.TABLES,
     *NAME_TABLES,
+    *removal_effects.TABLES,
 )
 
 FINGERPRINTED = (
@@ -59,19 +49,8 @@ FINGERPRINTED = (
     "SELECT seen FROM retired",
     *authority.FINGERPRINTED,
     *NAMES_FINGERPRINTED,
+    *removal_effects.FINGERPRINTED,
 )
-
-
-@dataclass(slots=True)
-class Counters:
-    """The row `progress` while a transaction changes it."""
-
-    position: Position
-    applied: int
-    revision: int
-    objects: int
-    highest_member: int
-    stopped: str | None
 
 
 def carry_out(connection: sqlite3.Connection, counters: Counters, command: Command) -> Decision:
@@ -79,26 +58,23 @@ def carry_out(connection: sqlite3.Connection, counters: Counters, command: Comma
     return _EFFECTS[type(command.body)](connection, counters, command, command.body)
 
 
-def _publish(connection: sqlite3.Connection, counters: Counters, _: Command, body: Publish) -> Decision:
+def _publish(connection: sqlite3.Connection, counters: Counters, command: Command, body: Publish) -> Decision:
     current = record_in(connection, body.record.object_id)
-    decision = decide_publish(current, body, Revision(connection.execute("SELECT seen FROM retired").fetchone()[0]))
+    retired = Revision(connection.execute("SELECT seen FROM retired").fetchone()[0])
+    decision = removal_effects.check_publisher(connection, command, body) or decide_publish(current, body, retired)
     if decision.effect and current is None:
         counters.objects += 1
     began = body.began
     if current is not None and decision.record is not None and decision.record.manifest_id == current.manifest_id:
-        began = _began(connection, current.object_id)
-    return _keep_record(connection, counters, decision, began)
+        began = began_of(connection, current.object_id)
+    decision = _keep_record(connection, counters, decision, began)
+    removal_effects.note_publish(connection, counters, command, current, decision)
+    return decision
 
 
 def _pay_owed(connection: sqlite3.Connection, counters: Counters, _: Command, body: PayOwed) -> Decision:
     decision = decide_payment(record_in(connection, body.object_id), body)
-    return _keep_record(connection, counters, decision, _began(connection, body.object_id))
-
-
-def _began(connection: sqlite3.Connection, object_id: ObjectId) -> Revision:
-    """When the publisher of the manifest that stands began."""
-    row = connection.execute("SELECT began FROM record WHERE object_id = ?", (object_id,)).fetchone()
-    return Revision(row[0] if row else 0)
+    return _keep_record(connection, counters, decision, began_of(connection, body.object_id))
 
 
 def _set_layout(connection: sqlite3.Connection, counters: Counters, command: Command, body: SetLayout) -> Decision:
@@ -113,7 +89,9 @@ def _set_layout(connection: sqlite3.Connection, counters: Counters, command: Com
 def _retire_layouts(connection: sqlite3.Connection, counters: Counters, _: Command, body: RetireLayouts) -> Decision:
     live = [number for (number,) in connection.execute("SELECT number FROM layout WHERE is_live ORDER BY number")]
     late = connection.execute("SELECT 1 FROM record WHERE revision > ? AND began < ? LIMIT 1", (body.seen, body.seen))
-    decision = decide_retirement(live, late.fetchone() is not None, body)
+    # What can still be brought back was not looked after, either.
+    late = late.fetchone() or connection.execute("SELECT 1 FROM undelete LIMIT 1").fetchone()
+    decision = decide_retirement(live, late is not None, body)
     if decision.effect:
         counters.revision += 1
         connection.execute("UPDATE layout SET is_live = 0 WHERE number < ?", (body.newest,))
@@ -148,41 +126,13 @@ _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any]
     Report: _report,
     SetName: set_name,
     RemoveName: remove_name,
+    **removal_effects.EFFECTS,
 }
 
 
 def _keep_record(connection: sqlite3.Connection, counters: Counters, decision: Decision, began: Revision) -> Decision:
     if not decision.effect:
         return decision
-    record = decision.record
-    assert record is not None
-    counters.revision += 1
-    row = (record.object_id, encode_record(record), counters.revision, began)
-    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", row)
-    connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
-    connection.executemany(
-        "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]
-    )
+    assert decision.record is not None
+    put_record(connection, counters, decision.record, began)
     return decision
-
-
-def record_in(connection: sqlite3.Connection, object_id: ObjectId) -> Record | None:
-    """The record of an object."""
-    row = connection.execute("SELECT body FROM record WHERE object_id = ?", (object_id,)).fetchone()
-    return decode_record(row[0]) if row else None
-
-
-def layout_in(connection: sqlite3.Connection, number: LayoutNumber | None) -> SetLayout | None:
-    """A layout by its number, or the newest."""
-    if number is None:
-        row = connection.execute("SELECT command FROM layout ORDER BY number DESC LIMIT 1").fetchone()
-    else:
-        row = connection.execute("SELECT command FROM layout WHERE number = ?", (number,)).fetchone()
-    return as_layout(row[0]) if row else None
-
-
-def as_layout(payload: bytes) -> SetLayout:
-    """The layout in the bytes of its command."""
-    layout = decode_command(payload).body
-    assert isinstance(layout, SetLayout)
-    return layout

@@ -20,7 +20,7 @@ from fungistor.ids import Revision, TenantNumber
 
 if TYPE_CHECKING:  # effects registers what stands here
     from fungistor.catalog.commands import Command
-    from fungistor.catalog.effects import Counters
+    from fungistor.catalog.rows import Counters
 
 NAME_TABLES = (
     """CREATE TABLE name (

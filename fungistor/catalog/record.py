@@ -65,6 +65,15 @@ class Record:
         return blake3(self.manifest + self.salt).digest(MANIFEST_ID_BYTES)
 
     @property
+    def key_id(self) -> ObjectId:
+        """Where the key table has the object's key: under its salt, whose first half is the session that drew it.
+
+        A key so belongs to one manifest and the repacked forms of it, and is never taken for that of an object that was
+        published, dropped and published again.
+        """
+        return ObjectId(self.salt)
+
+    @property
     def owed_shards(self) -> int:
         """All its debts."""
         return sum(shards for _, shards in self.owed)
@@ -111,7 +120,7 @@ def take_record(fields: Fields) -> Record:
         sealed_name=fields.bytes("sealed name", 1, SEALED_NAME_BYTES_MAX),
         published=fields.uint("published"),
         expires=fields.optional_int("expires", 0, 2**63 - 1),
-        owed=_take_owed(fields.array("owed", 2 * DEBTORS_MAX)),
+        owed=take_owed(fields.array("owed", 2 * DEBTORS_MAX)),
     )
     fields.end()
     return record
@@ -123,7 +132,8 @@ def _take_sizes(fields: Fields) -> Sizes:
     return sizes
 
 
-def _take_owed(fields: Fields) -> tuple[tuple[MemberNumber, int], ...]:
+def take_owed(fields: Fields) -> tuple[tuple[MemberNumber, int], ...]:
+    """Read debts: member, shards, by rising member. Raises: CorruptError."""
     owed: list[tuple[MemberNumber, int]] = []
     before = 0
     while fields.more():

@@ -30,7 +30,7 @@ class Verdict(IntEnum):
     REFUSED = 3
     """Its precondition does not hold: the catalog moved on."""
     DENIED = 4
-    """Who issued it may not do that."""
+    """It is not permitted: to who issued it, or to anybody while a lock holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class Decision:
     reason: str = ""
 
 
-def _refuse(reason: str) -> Decision:
+def refuse(reason: str) -> Decision:
+    """The decision of a command whose precondition does not hold."""
     return Decision(Verdict.REFUSED, reason=reason)
 
 
@@ -59,18 +60,18 @@ def decide_publish(current: Record | None, command: Publish, retired: Revision =
     """
     new = command.record
     if command.began < retired and (current is None or current.manifest_id != new.manifest_id):
-        return _refuse("a layout of the pool was retired since this publish began")
+        return refuse("a layout of the pool was retired since this publish began")
     if current is None:
         if command.against != NO_MANIFEST:
-            return _refuse("the object was unpublished since this publish began")
+            return refuse("the object was unpublished since this publish began")
         return Decision(Verdict.APPLIED, effect=True, record=new)
     if current.tenant != new.tenant:
-        return _refuse(f"the object belongs to tenant {current.tenant}, not to {new.tenant}")
+        return refuse(f"the object belongs to tenant {current.tenant}, not to {new.tenant}")
     stands = replace(
         current,
         policy=new.policy,
         private=new.private,
-        sealed_name=new.sealed_name,
+        sealed_name=new.sealed_name if new.salt == current.salt else current.sealed_name,
         expires=_later(current.expires, new.expires),
     )
     verdict = Verdict.APPLIED
@@ -87,9 +88,9 @@ def decide_publish(current: Record | None, command: Publish, retired: Revision =
 def decide_payment(current: Record | None, command: PayOwed) -> Decision:
     """Decide a payment against the object's record at its place in the log."""
     if current is None:
-        return _refuse("the object was unpublished since these debts were paid")
+        return refuse("the object was unpublished since these debts were paid")
     if current.manifest_id != command.manifest_id:
-        return _refuse("the object's manifest was replaced since these debts were paid")
+        return refuse("the object's manifest was replaced since these debts were paid")
     debts: dict[MemberNumber, int] = dict(current.owed)
     for payment in command.payments:
         if debts.get(payment.member) == payment.before:
@@ -106,14 +107,14 @@ def decide_layout(newest: SetLayout | None, highest_member: int, command: SetLay
         return Decision(Verdict.UNCHANGED)
     newest_number = newest.number if newest else 0
     if command.number != newest_number + 1:
-        return _refuse(f"layout {command.number} does not follow the newest, {newest_number}")
+        return refuse(f"layout {command.number} does not follow the newest, {newest_number}")
     known = {member.number: member.id for member in newest.members} if newest else {}
     for member in command.members:
         if member.number in known:
             if known[member.number] != member.id:
-                return _refuse(f"member number {member.number} is {known[member.number]}, not {member.id}")
+                return refuse(f"member number {member.number} is {known[member.number]}, not {member.id}")
         elif member.number <= highest_member:
-            return _refuse(f"member number {member.number} was used before; the next free one is {highest_member + 1}")
+            return refuse(f"member number {member.number} was used before; the next free one is {highest_member + 1}")
     return Decision(Verdict.APPLIED, effect=True)
 
 
@@ -124,9 +125,9 @@ def decide_retirement(live: Sequence[int], is_late: bool, command: RetireLayouts
     older layout.
     """
     if not live or live[-1] != command.newest:
-        return _refuse(f"layout {command.newest} is not the newest, which is {live[-1] if live else 'none'}")
+        return refuse(f"layout {command.newest} is not the newest, which is {live[-1] if live else 'none'}")
     if len(live) == 1:
         return Decision(Verdict.UNCHANGED)
     if is_late:
-        return _refuse("objects were published meanwhile whose shards were not yet looked after")
+        return refuse("objects were published meanwhile whose shards were not yet looked after")
     return Decision(Verdict.APPLIED, effect=True)

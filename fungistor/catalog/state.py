@@ -23,11 +23,13 @@ from fungistor.catalog.commands import (
     parts_of,
 )
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
-from fungistor.catalog.effects import FINGERPRINTED, TABLES, Counters, as_layout, carry_out, layout_in, record_in
+from fungistor.catalog.effects import FINGERPRINTED, TABLES, carry_out
 from fungistor.catalog.log import START, Entry, Log, Position
 from fungistor.catalog.name_rows import name_in, name_value_at, name_values_in, names_in
 from fungistor.catalog.names import NameRow, NameValue
 from fungistor.catalog.record import Record, decode_record
+from fungistor.catalog.removal_view import RemovalView
+from fungistor.catalog.rows import Counters, as_layout, layout_in, record_in
 from fungistor.catalog.rules import Decision, Verdict
 from fungistor.errors import CorruptError
 from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision, SessionId
@@ -51,7 +53,7 @@ BATCH_BYTES = 4 << 20
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=4,
+    version=5,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -146,6 +148,7 @@ class State:
     def __init__(self, path: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S_MAX) -> None:
         self._path = path
         self._database = Database(path, SCHEMA, busy_timeout_s=busy_timeout_s)
+        self.removal = RemovalView(self._database)
 
     # --- reading
 

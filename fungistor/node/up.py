@@ -42,6 +42,7 @@ from fungistor.node.layouts import CatalogRoll
 from fungistor.node.network import Network
 from fungistor.node.new_members import new_members
 from fungistor.node.pool_file import PoolMember, load_pool, save_pool
+from fungistor.node.removal import Removal
 from fungistor.node.wiring import open_network
 from fungistor.node.workers import Worker, run_workers
 from fungistor.pool import IDENTITY_KEY
@@ -59,6 +60,7 @@ INDEX_EVERY_S = 0.5
 NAMES_EVERY_S = 0.5
 REPORT_EVERY_S = 3600.0
 """What a node says of itself takes some 150 bytes of the log each time, and none where nothing was published since."""
+EXPIRE_EVERY_S = 5.0
 
 FILES_MAX = 65_536
 
@@ -166,6 +168,7 @@ class _Up:
     cache: DiskCache | None = None
     states: Message = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
+    removal: Removal | None = None
     change_lock: threading.Lock = field(default_factory=threading.Lock)
     ready_file: str = ""
     signalled: threading.Event = field(default_factory=threading.Event)
@@ -263,6 +266,7 @@ class _Up:
             Worker("block index", INDEX_EVERY_S, self._index),
             Worker("names", NAMES_EVERY_S, self._names),
             Worker("telling other nodes", REPORT_EVERY_S, self.standing.step),
+            Worker("expiry", EXPIRE_EVERY_S, self._expire),
         ]
         async with anyio.create_task_group() as group:
             group.start_soon(run_workers, self.workers)
@@ -438,6 +442,11 @@ class _Up:
     def _names(self) -> bool:
         assert self.network is not None
         return self.network.names.follow()
+
+    def _expire(self) -> bool:
+        assert self.network is not None
+        self.removal = self.removal or Removal(self.network.parts)
+        return self.removal.expire()
 
     def _pool_changed(self) -> None:
         """A member has another address or number: let everything that keeps connections take it up."""

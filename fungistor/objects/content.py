@@ -181,7 +181,7 @@ class Content:
         Raises:
             CorruptError: a record without its key.
         """
-        wrapped = self._key_table.get(record.object_id)
+        wrapped = self._key_table.get(record.key_id)
         if wrapped is None:
             raise CorruptError(
                 "an object's record has no key in the key table",
@@ -200,6 +200,10 @@ class Content:
         with self._index_lock:
             complete = True
             followed = self._index.followed()
+            # A block may be held by more objects than are looked at: those that are gone must not hide one that is not.
+            for _, object_id in self._catalog.removal.gone_after(followed):
+                if self._catalog.record(object_id) is None:
+                    self._index.drop(object_id)
             for revision, record in self._catalog.records_after(followed):
                 if deadline is not None and time.monotonic() > deadline:
                     return False

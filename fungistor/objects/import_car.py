@@ -36,6 +36,7 @@ from fungistor.objects.car_walk import (
     no_held,
     survey,
 )
+from fungistor.objects.lease import Lease
 from fungistor.objects.results import CarRoot, Progress, no_progress
 from fungistor.objects.scan import shown
 from fungistor.objects.sealer import BATCH_BYTES, BATCH_CHUNKS_MAX
@@ -94,18 +95,21 @@ class CarImporter:
             surveys = [survey(index, walker, root) for root in roots]
             _check(index, surveys, partial=partial)
             left_out = index.unmarked()
-            for found in surveys:
-                name = roots[found.root] if len(roots) == 1 else ""
-                yield self._store(_Import(index, walker, found, name, left_out, progress))
+            with Lease(self._ports.catalog, self._ports.draw) as lease:
+                for found in surveys:
+                    name = roots[found.root] if len(roots) == 1 else ""
+                    work = _Import(index, walker, found, name, left_out, progress)
+                    yield self._store(lease, work, last=found is surveys[-1])
 
-    def _store(self, work: _Import) -> CarRoot:
+    def _store(self, lease: Lease, work: _Import, *, last: bool) -> CarRoot:
         started = time.monotonic()
         ports, found = self._ports, work.found
         with (
-            Session(ports.journal, ports.store, ports.draw, sync=ports.sync) as session,
+            Session(ports.journal, ports.store, ports.draw, ids=lease, sync=ports.sync) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
+            lease.counting(session),
         ):
-            storing = Storing(ports, session, spool)
+            storing = Storing(ports, lease, session, spool)
             if found.spread_bytes <= INLINE_BYTES_MAX:
                 work.keep_inline(spool)
             else:
@@ -113,7 +117,8 @@ class CarImporter:
             committed = storing.commit(
                 ObjectFacts(
                     found.root, found.size, work.name, "default", IMPORTED, keep_name=True, partial=found.missing > 0
-                )
+                ),
+                last=last,
             )
         return _result(work, committed, time.monotonic() - started)
 

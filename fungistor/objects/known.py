@@ -136,6 +136,30 @@ class KnownBlocks:
                 self._absorbed = self._absorbed or EntryTable()
                 self._absorbed.add(object_id, manifest.stored())
 
+    def still_stands(self) -> bool:
+        """Whether every block that was reused is used by some object that is there now: a collection may have begun."""
+        open_manifest = functools.cache(self._open_manifest)
+        with self._lock:
+            standing: dict[StripeId, bytearray] = {}
+            for (object_id, number), stripe_id in self._stripe_of.items():
+                if (reused := self._stripes.get(stripe_id)) is None:
+                    continue
+                try:
+                    manifest = open_manifest(object_id)
+                    listed = manifest.slot(number) if manifest is not None else None
+                except FungiStorError:
+                    continue
+                if listed is None or listed.slot.stripe_id != stripe_id:
+                    continue
+                used = standing.setdefault(stripe_id, bytearray(len(reused.used)))
+                for first, count in listed.runs:
+                    used[first : first + count] = bytes((1,)) * count
+            return all(
+                stripe_id in standing and all(standing[stripe_id][number] for number in reused.used_numbers())
+                for stripe_id, reused in self._stripes.items()
+                if reused is not None
+            )
+
     def slots(self) -> Iterator[tuple[int, ListSlot]]:
         """The reused stripes with the runs of blocks that this object uses."""
         for reused in self._kept():

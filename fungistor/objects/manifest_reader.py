@@ -162,6 +162,15 @@ class ManifestReader(StripeListReader):
                 if type(entry) is not Absent:
                     yield cid, node.number, position
 
+    def placed(self) -> Iterator[tuple[CID, Entry]]:
+        """Every link to a block that the object has, with its entry; the root first."""
+        if not isinstance(self.root_entry, Absent):
+            yield self.root, self.root_entry
+        for node in self._nodes():
+            for cid, entry in zip(self._links(node), node.entries, strict=False):
+                if not isinstance(entry, Absent):
+                    yield cid, entry
+
     def stored(self) -> Iterator[tuple[bytes, Stored]]:
         """Multihash and entry of every link to a block that lies in a stripe."""
         if isinstance(self.root_entry, Stored):

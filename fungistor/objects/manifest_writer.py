@@ -140,16 +140,18 @@ def write_manifest(
     slots: itertools.count[int],
     object_key: bytes,
     *,
+    salt: bytes | None = None,
     partial: bool = False,
 ) -> WrittenManifest:
     """Write the pages to members; nothing names them until the record is committed.
 
-    With `partial` a block that the spool has not is absent from the object, else its lack is a bug.
+    `salt` is drawn for this manifest and no other. With `partial` a block that the spool has not is absent from the
+    object, else its lack is a bug.
 
     Raises:
         UnavailableError: too few members took a stripe.
     """
-    list_key, salt = os.urandom(KEY_BYTES), os.urandom(SALT_BYTES)
+    list_key, salt = os.urandom(KEY_BYTES), salt or os.urandom(SALT_BYTES)
     map_stripes = _PageStripes(store, session, slots, spool)
     map_root = _write_map(spool, root, map_stripes, session.folder, partial=partial)
     map_stripes.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -172,13 +172,22 @@ class ReadCache(Protocol):
 
 
 class KeyTable(Protocol):
-    """Wrapped object keys, beside the log and never in it."""
+    """Wrapped object keys, beside the log and never in it, by the `key_id` of their records."""
 
     def put(self, object_id: ObjectId, tenant: TenantNumber, wrapped: bytes) -> bytes:
         """Keep a wrapped key durably unless there is one; return the one that is kept."""
 
     def get(self, object_id: ObjectId) -> bytes | None:
         """The wrapped key."""
+
+    def delete(self, object_ids: Iterable[ObjectId]) -> int:
+        """Drop keys, overwriting them; how many there were."""
+
+    def objects(self) -> list[ObjectId]:
+        """All that have a key."""
+
+    def sweep(self) -> bool:
+        """Have no trace of dropped keys left; False where somebody reads them still."""
 
 
 def wanted_at(store: ShardStore, slot: Slot) -> tuple[MemberNumber, ...]:

@@ -7,6 +7,7 @@ shards that nobody names and a journal entry that tells which they are.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from fungistor.dag.profiles import PROFILES, Profile
 from fungistor.errors import FungiStorError, InvalidError, UnavailableError
 from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects.assemble import Assembled, Assembler, LookAhead
+from fungistor.objects.lease import Lease
 from fungistor.objects.results import Progress, PublishFailure, PublishOptions, PublishOutcome, no_progress
 from fungistor.objects.scan import (
     Attributes,
@@ -37,6 +39,7 @@ from fungistor.objects.spool import Spool
 from fungistor.objects.storing import (
     NAME_BYTES_MAX,
     ONE_THREAD_BYTES,
+    CondemnedError,
     ObjectFacts,
     PublishPorts,
     Storing,
@@ -96,16 +99,29 @@ class Publisher:
         """Publish each path as an object, or all as one with `wrap`; yield one result each, as it is acknowledged."""
         profile = check_options(options, paths)
         unavailable: UnavailableError | None = None
-        for group, label in _objects(paths, options):
-            try:
-                # What is missing for one path is missing for the next: nobody should wait for each.
-                if unavailable is not None:
-                    raise unavailable
-                yield _Publish(self._ports, _Reading(profile, options, group, label, self._ports.stdin, progress)).run()
-            except FungiStorError as error:
-                yield PublishFailure(label, error)
-                if isinstance(error, UnavailableError):
-                    unavailable = error
+        groups = list(_objects(paths, options))
+        with Lease(self._ports.catalog, self._ports.draw) as lease:
+            for number, (group, label) in enumerate(groups, 1):
+                reading = functools.partial(_Reading, profile, options, group, label, self._ports.stdin, progress)
+                try:
+                    # What is missing for one path is missing for the next: nobody should wait for each.
+                    if unavailable is not None:
+                        raise unavailable
+                    yield self._publish(lease, reading, again=group != ["-"], last=number == len(groups))
+                except FungiStorError as error:
+                    yield PublishFailure(label, error)
+                    if isinstance(error, UnavailableError):
+                        unavailable = error
+
+    def _publish(self, lease: Lease, read: Callable[[], _Reading], *, again: bool, last: bool) -> PublishOutcome:
+        """Publish one object; where what it reused was deleted meanwhile, once more from its beginning."""
+        try:
+            return _Publish(self._ports, lease, read(), last=last).run()
+        except CondemnedError:
+            if not again:
+                raise
+        with Lease(self._ports.catalog, self._ports.draw) as fresh:
+            return _Publish(self._ports, fresh, read(), last=True).run()
 
 
 class _Reading:
@@ -191,20 +207,24 @@ class _Reading:
 class _Publish:
     """One object on its way to members and catalog."""
 
-    def __init__(self, ports: PublishPorts, reading: _Reading) -> None:
+    def __init__(self, ports: PublishPorts, lease: Lease, reading: _Reading, *, last: bool) -> None:
         self._ports = ports
+        self._lease = lease
         self._reading = reading
+        self._last = last
 
     def run(self) -> PublishOutcome:
         size = self._reading.size_ahead()
+        ports = self._ports
         with (
-            Session(self._ports.journal, self._ports.store, self._ports.draw, sync=self._ports.sync) as session,
+            Session(ports.journal, ports.store, ports.draw, ids=self._lease, sync=ports.sync) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
+            self._lease.counting(session),
         ):
             return self._store(session, spool, size)
 
     def _store(self, session: Session, spool: Spool, size: int | None) -> PublishOutcome:
-        storing = Storing(self._ports, session, spool)
+        storing = Storing(self._ports, self._lease, session, spool)
 
         def emit(block: Block) -> None:
             # A dag-pb block writes its links before anything else, so its first byte tells whether it has any.
@@ -231,9 +251,12 @@ class _Publish:
     def _commit(self, storing: Storing, assembled: Assembled) -> PublishOutcome:
         reading = self._reading
         code = PROFILE_CODES[reading.profile.name]
-        committed = storing.commit(
-            ObjectFacts(assembled.root, assembled.size, reading.name(), reading.options.policy, code)
+        lasts_s = reading.options.expires_s
+        expires = None if lasts_s is None else int(time.time()) + lasts_s
+        facts = ObjectFacts(
+            assembled.root, assembled.size, reading.name(), reading.options.policy, code, expires=expires
         )
+        committed = storing.commit(facts, last=self._last)
         sizes = committed.record.sizes
         return PublishOutcome(
             path=reading.label,

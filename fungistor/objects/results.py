@@ -42,6 +42,7 @@ class PublishOptions:
     preserve_mode: bool = False
     preserve_mtime: bool = False
     policy: str = "default"
+    expires_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +349,44 @@ class StatusReport:
             "revision": self.revision,
             "sync": self.sync,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """An object taken back. Blocks that are shredded, blocks that other objects hold, and who has not yet confirmed.
+
+    `until`: Unix seconds until which it can be brought back; nothing is shredded before.
+    """
+
+    cid: str
+    shredded: int
+    still_readable: int
+    pending: tuple[str, ...]
+    until: int | None
+    dry_run: bool = False
+
+    def to_json(self) -> Json:
+        return {
+            "cid": self.cid,
+            "shredded": self.shredded,
+            "still_readable": self.still_readable,
+            "pending": list(self.pending),
+            "until": self.until,
+            "dry_run": self.dry_run,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLine:
+    """An object that is pinned or locked; `locked` in Unix seconds, None where it is not."""
+
+    cid: str
+    name: str
+    pinned: bool
+    locked: int | None
+
+    def to_json(self) -> Json:
+        return {"cid": self.cid, "name": self.name, "pinned": self.pinned, "locked": self.locked}
 
 
 def error_json(error: FungiStorError) -> Json:

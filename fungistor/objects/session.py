@@ -6,6 +6,8 @@ the session could have written: ids are drawn from the secret and a counter.
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -13,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import SHARD_TAG_BYTES
@@ -22,6 +24,8 @@ from fungistor.errors import UnavailableError
 from fungistor.ids import LayoutNumber, MemberNumber, SessionId, StripeId
 from fungistor.limits import PARITY_SHARDS
 from fungistor.objects.ports import ShardStore
+
+ENTRY = "session.json"
 
 ID_DRAWS_MAX = 1024
 """How many ids are drawn to find the best window. With 4 of 20 down and 18 shards one in 32 leaves out two of them, all
@@ -33,6 +37,34 @@ DURABLE_MARGIN = 2
 
 Draw = Callable[[int], bytes]
 """Draws that many random bytes. A session's id and secret come from here, and so all places of its shards."""
+
+
+class StripeIds(Protocol):
+    """Where a session's stripe ids come from."""
+
+    @property
+    def id(self) -> SessionId:
+        """The session as the catalog knows it."""
+
+    @property
+    def secret(self) -> bytes:
+        """What ids are drawn from, with a counter."""
+
+    def take(self) -> int:
+        """The next counter."""
+
+
+class UnknownIds:
+    """Ids of a session that the catalog does not know: of scratch files, which write no shard."""
+
+    def __init__(self, draw: Draw) -> None:
+        self.id = SessionId(draw(16))
+        self.secret = draw(32)
+        self._counter = itertools.count()
+
+    def take(self) -> int:
+        """The next counter."""
+        return next(self._counter)
 
 
 def value_bytes(slot: Slot) -> int:
@@ -72,18 +104,34 @@ class Settlement:
 class Session:
     """Thread-safe. Use as a context manager: the journal entry goes with it, unless the process dies."""
 
-    def __init__(self, journal: str, store: ShardStore, draw: Draw = os.urandom, *, sync: bool = True) -> None:
-        self.id = SessionId(draw(16))
-        self._secret = draw(32)
+    def __init__(
+        self,
+        journal: str,
+        store: ShardStore,
+        draw: Draw = os.urandom,
+        *,
+        ids: StripeIds | None = None,
+        sync: bool = True,
+    ) -> None:
+        self._ids = ids or UnknownIds(draw)
+        self.id = self._ids.id
         self._store = store
         self._sync = sync
         self.folder = os.path.join(journal, self.id.hex())
         self._lock = threading.Lock()
-        self._counter = 0
+        self._entry: int | None = None
         self._stripes: list[tuple[int, frozenset[int], tuple[MemberNumber, ...]]] = []
+        self.in_vain = False
+        """Whether shards went out that no stripe of this session is made of."""
+        self.committed = False
         self._receipts: set[Any] = set()
         self.new_bytes = 0
         self.value_bytes = 0
+
+    @property
+    def left_something(self) -> bool:
+        """Whether shards went out that no record names."""
+        return self.in_vain or (bool(self._stripes) and not self.committed)
 
     @property
     def stripes(self) -> int:
@@ -92,18 +140,21 @@ class Session:
 
     def __enter__(self) -> Session:
         os.makedirs(self.folder, mode=0o700)
-        entry = {"version": 0, "session": self.id.hex(), "secret": self._secret.hex(), "pid": os.getpid(),
+        entry = {"version": 0, "session": self._ids.id.hex(), "secret": self._ids.secret.hex(), "pid": os.getpid(),
                  "started": int(time.time())}  # fmt: skip
-        path = os.path.join(self.folder, "session.json")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            json.dump(entry, file)
-            file.flush()
-            if self._sync:
-                os.fsync(file.fileno())
+        path = os.path.join(self.folder, ENTRY)
+        self._entry = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # Held as long as this process lives: whoever gets it knows that the publisher is dead.
+        fcntl.flock(self._entry, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(self._entry, json.dumps(entry).encode())
+        if self._sync:
+            os.fsync(self._entry)
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._entry is not None:
+            os.close(self._entry)
 
     def draw_id(self, layout: LayoutNumber, shards: int) -> tuple[StripeId, tuple[MemberNumber, ...]]:
         """Draw an id whose window leaves out as many down members as can be; return it with its window."""
@@ -112,10 +163,7 @@ class Session:
         unavoidable = max(0, shards - sum(member in up for member in members))
         best: tuple[int, StripeId, tuple[MemberNumber, ...]] | None = None
         for _ in range(1 if shards >= len(members) else ID_DRAWS_MAX):
-            with self._lock:
-                counter = self._counter
-                self._counter += 1
-            drawn = stripe_id(self._secret, counter)
+            drawn = stripe_id(self._ids.secret, self._ids.take())
             window = self._store.window(drawn, layout, shards)
             down = sum(member not in up for member in window)
             if best is None or down < best[0]:

@@ -16,13 +16,16 @@ from typing import BinaryIO
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import NO_MANIFEST, Command, Publish
 from fungistor.catalog.record import Record, Sizes
+from fungistor.catalog.state import Outcome
 from fungistor.coding.seal import KEY_BYTES
 from fungistor.dag.cid import CID
-from fungistor.ids import ObjectId, TenantNumber
+from fungistor.errors import ConflictError
+from fungistor.ids import ObjectId, SessionId, TenantNumber
 from fungistor.keys.ring import NodeKeys, object_id, unwrap, wrap
 from fungistor.limits import MIB
 from fungistor.objects.known import KnownBlocks
-from fungistor.objects.manifest_writer import WrittenManifest, pack_slot, whole_slot, write_manifest
+from fungistor.objects.lease import Lease
+from fungistor.objects.manifest_writer import SALT_BYTES, WrittenManifest, pack_slot, whole_slot, write_manifest
 from fungistor.objects.mend import Mended
 from fungistor.objects.naming import ObjectName, open_name, seal_name
 from fungistor.objects.ports import KeyTable, ShardStore
@@ -37,6 +40,10 @@ ONE_THREAD_BYTES = 8 * MIB
 """Up to here one thread seals, so that a small publish leaves one short stripe and not two."""
 
 NAME_BYTES_MAX = 255
+
+LOOKS_MAX = 3
+"""What is reused is looked at so often while collections condemn."""
+
 TENANT = TenantNumber(0)
 
 
@@ -73,6 +80,8 @@ class ObjectFacts:
     """Whether a name that the object has already stays."""
     partial: bool = False
     """Whether blocks below the root may be absent."""
+    expires: int | None = None
+    """Unix seconds; None is never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,10 @@ class Committed:
     revision: int
 
 
+class CondemnedError(ConflictError):
+    """What a publish relies on is being deleted: it has to store its blocks again."""
+
+
 def sealing_threads(size: int | None) -> int:
     """How many threads seal content of `size` bytes, None if that is not known."""
     return 1 if size is not None and size <= ONE_THREAD_BYTES else SEALING_THREADS
@@ -94,12 +107,13 @@ def sealing_threads(size: int | None) -> int:
 class Storing:
     """The stripes of one object. `look_up` and the writers may be used by several threads."""
 
-    def __init__(self, ports: PublishPorts, session: Session, spool: Spool) -> None:
+    def __init__(self, ports: PublishPorts, lease: Lease, session: Session, spool: Spool) -> None:
         self._ports = ports
+        self._lease = lease
         self._session = session
         self._spool = spool
         self._slots = itertools.count()
-        self._began = ports.catalog.revision
+        self._began = lease.begin()
         self._known = ports.known()
         self._lock = threading.Lock()
         self._sealed_bytes = 0
@@ -117,39 +131,93 @@ class Storing:
         with self._lock:
             self._sealed_bytes += sum(stripe.block_lengths)
 
-    def commit(self, facts: ObjectFacts) -> Committed:
+    def commit(self, facts: ObjectFacts, *, last: bool = False) -> Committed:
         """Write the manifest, make all durable, and append the command. Every writer must be closed.
+
+        `last`: the lease has no other object to store.
 
         Raises:
             UnavailableError: too few members hold a stripe durably.
-            ConflictError: another publish of the same object came first.
+            CondemnedError: blocks that it reuses are being deleted, or its session has ended: it has to store again.
+            ConflictError: the object was unpublished meanwhile.
         """
         ports, session = self._ports, self._session
         for slot, reused in self._known.slots():
             self._spool.add_slot(slot, pack_slot(reused))
         identity = object_id(ports.keys.network_key, TENANT, facts.root.codec, facts.root.multihash)
         current = ports.current(identity)
-        key = self._object_key(identity)
-        named = open_name(key, current.sealed_name) if current is not None else None
+        named = self._named(current)
         name = named.name if facts.keep_name and named is not None else facts.name
-        if current is not None and named == ObjectName(facts.root, name):
-            sealed_name = current.sealed_name  # sealed anew it would be another record, and so a revision of no effect
-        else:
-            sealed_name = seal_name(key, ObjectName(facts.root, name))
         mended = self._mend(current)
         if current is not None and mended is not None:
-            record = replace(current, sealed_name=sealed_name, policy=facts.policy)
+            record = replace(current, policy=facts.policy, expires=facts.expires)
+            if named != ObjectName(facts.root, name):  # sealed anew it would be a revision of no effect
+                record = replace(record, sealed_name=self._seal_name(current, facts.root, name))
             settlement, new_bytes = mended.settlement, mended.new_bytes
         else:
+            salt = self._lease.id + ports.draw(SALT_BYTES - len(self._lease.id))
+            key = self._new_key(salt)
             manifest = write_manifest(
-                self._spool, facts.root, ports.store, session, self._slots, key, partial=facts.partial
+                self._spool, facts.root, ports.store, session, self._slots, key, salt=salt, partial=facts.partial
             )
             settlement, new_bytes = session.settle(), session.new_bytes
             self._known.add_to(settlement)
+            sealed_name = seal_name(key, ObjectName(facts.root, name))
             record = self._record(identity, facts, manifest, sealed_name, settlement)
         against = current.manifest_id if current is not None else NO_MANIFEST
-        outcome = ports.catalog.commit(Command(session.id, 0, Publish(record, against, self._began)))
-        return Committed(record, name, settlement, new_bytes, outcome.revision)
+        self._lease.leftovers |= session.in_vain
+        outcome = self._commit(Publish(record, against, self._began), last=last)
+        session.committed = True
+        standing = ports.current(identity)
+        if standing is not None and mended is None:
+            self._keep_one_key(current, record, standing, ObjectName(facts.root, name))
+        return Committed(standing or record, name, settlement, new_bytes, outcome.revision)
+
+    def _commit(self, body: Publish, *, last: bool) -> Outcome:
+        removal = self._ports.catalog.removal
+        for attempt in itertools.count(1):
+            body = self._looked_again(body)
+            condemned_at = removal.condemned_at()
+            try:
+                return self._lease.commit(body, last=last)
+            except ConflictError as error:
+                # Another condemnation between the look and the commit; or the session has ended.
+                if last or attempt == LOOKS_MAX or removal.condemned_at() == condemned_at:
+                    if removal.condemned_at() > self._began:
+                        raise CondemnedError(error.message) from error
+                    raise
+        raise AssertionError("the loop ends by itself")
+
+    def _looked_again(self, body: Publish) -> Publish:
+        """The command, with what it reuses looked at once more if something was condemned since it began."""
+        catalog = self._ports.catalog
+        catalog.catch_up()
+        revision = catalog.revision
+        if catalog.removal.condemned_at() <= self._began:
+            return body
+        if not self._known.still_stands():
+            raise CondemnedError("blocks that this publish reuses are being deleted")
+        return replace(body, reused_at=revision)
+
+    def _keep_one_key(self, before: Record | None, record: Record, standing: Record, name: ObjectName) -> None:
+        """Drop the key of the manifest that does not stand: the one replaced, or this one if another came first."""
+        keys = self._ports.key_table
+        if standing.key_id == record.key_id:
+            if before is not None and before.key_id != record.key_id:
+                keys.delete([before.key_id])
+            return
+        keys.delete([record.key_id])
+        named = self._named(standing)
+        if named != name:  # the name was sealed under the key that is gone
+            renamed = replace(standing, sealed_name=self._seal_name(standing, name.cid, name.name))
+            command = Command(SessionId(os.urandom(16)), 0, Publish(renamed, standing.manifest_id))
+            self._ports.catalog.commit(command)
+
+    def _named(self, record: Record | None) -> ObjectName | None:
+        return None if record is None else open_name(self._key_of(record), record.sealed_name)
+
+    def _seal_name(self, record: Record, cid: CID, name: str) -> bytes:
+        return seal_name(self._key_of(record), ObjectName(cid, name))
 
     def _mend(self, current: Record | None) -> Mended | None:
         """What is stored already as this very set of blocks need only be whole again."""
@@ -157,14 +225,18 @@ class Storing:
             return None
         return self._ports.mend(current)
 
-    def _object_key(self, identity: ObjectId) -> bytes:
-        """The object's key: the one in the table, or a new one put there. Two publishers end with the same.
+    def _key_of(self, record: Record) -> bytes:
+        wrapped = self._ports.key_table.get(record.key_id)
+        if wrapped is None:
+            raise ConflictError("the object was unpublished meanwhile", hint="publish it again")
+        return unwrap(self._ports.keys.tenant_keys[record.tenant], wrapped)
 
-        The one that this node has seen is not believed: where the table is shared it may have been dropped since.
-        """
-        tenant_key = self._ports.keys.tenant_keys[TENANT]
-        wrapped = self._ports.key_table.put(identity, TENANT, wrap(tenant_key, os.urandom(KEY_BYTES)))
-        return unwrap(tenant_key, wrapped)
+    def _new_key(self, salt: bytes) -> bytes:
+        """A key in the table, which the open session protects until a record names it."""
+        key = os.urandom(KEY_BYTES)
+        wrapped = wrap(self._ports.keys.tenant_keys[TENANT], key)
+        self._ports.key_table.put(ObjectId(salt), TENANT, wrapped)
+        return key
 
     def _record(
         self,
@@ -192,5 +264,6 @@ class Storing:
             list_key=manifest.list_key,
             sealed_name=sealed_name,
             published=int(time.time()),
+            expires=facts.expires,
             owed=tuple(sorted(settlement.owed.items())),
         )

@@ -106,6 +106,7 @@ class StripeWriter:
             except UnavailableError:
                 # The members that failed are known to be down now: the next attempt has a smaller k and another id,
                 # since an id names one content for ever.
+                self._session.in_vain = True
                 if attempt == CODE_ATTEMPTS_MAX:
                     raise
         slot_number, self._length, self._lengths = self._slot, 0, []

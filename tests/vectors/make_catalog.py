@@ -27,6 +27,16 @@ from fungistor.catalog.commands import (
 from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer, Scope
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record, Sizes
+from fungistor.catalog.removal import (
+    Collect,
+    EndSession,
+    Expire,
+    Keep,
+    KeepObject,
+    OpenSession,
+    Repack,
+    Unpublish,
+)
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId, TenantNumber
 from fungistor.keys.ring import SigningKey
 
@@ -69,6 +79,10 @@ def _commands() -> list[tuple[str, Body]]:
         value_id=counting(0x90, 16),
         at=1_790_000_000,
     )
+    repack = Repack(
+        first.object_id, first.manifest_id, 1_790_000_100, counting(0x90, 8), counting(0x50, 32), 1_100_000,
+        ((MemberNumber(3), 1),), Revision(11),
+    )  # fmt: skip
     return [
         ("set layout 1", SetLayout(LayoutNumber(1), (member_1, member_3), counting(0, 6), b"\x01")),
         ("publish with debts", Publish(first)),
@@ -81,6 +95,15 @@ def _commands() -> list[tuple[str, Body]]:
         ("report", Report(1, 7, counting(0xA0, 32))),
         ("revoke issuer", RevokeIssuer(counting(0x10, 32), counting(0x20, 8))),
         ("group of two", _group(first)),
+        ("unpublish", Unpublish(first.object_id, first.manifest_id, 1_790_000_100)),
+        ("unpublish with a window", Unpublish(first.object_id, first.manifest_id, 1_790_000_100, 1_790_086_500)),
+        ("lock", KeepObject(first.object_id, 1_790_000_100, Keep.LOCK, 1_890_000_000)),
+        ("open a session", OpenSession(counting(0xA0, 32), 4096, 1_790_003_700)),
+        ("end a session", EndSession(1_790_000_100, leftovers=True)),
+        ("expire", Expire(1_790_000_100)),
+        ("condemn and forget", Collect(1_790_000_000, (first.manifest_id,))),
+        ("repack", repack),
+        ("publish with reused blocks", Publish(first, reused_at=Revision(12), began=Revision(7))),
     ]
 
 

@@ -32,6 +32,7 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
         preserve_mode=arguments.preserve_mode,
         preserve_mtime=arguments.preserve_mtime,
         policy=arguments.policy,
+        expires_s=arguments.expires,
     )
     with publisher_of(home, only_hash=options.only_hash) as network, _progress(output) as progress:
         return _publish_all(network.publish(arguments.paths, options, progress), output)

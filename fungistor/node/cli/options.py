@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -12,7 +13,6 @@ PROFILES = ("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1")
 """Repeated here so that `--help` and a wrong option cost no import of the DAG room; a test holds the two equal."""
 
 NOT_YET_COMMANDS = {
-    "unpublish": "take an object back, and shred what no other holds",
     "gc": "free what nothing refers to",
 }
 
@@ -69,6 +69,7 @@ def build_parser() -> Parser:
     _add_content(commands)
     _add_car(commands)
     _add_network(commands)
+    add_removal(commands)
     _add_names(commands)
     _add_gateway(commands)
     _add_member(commands)
@@ -222,7 +223,8 @@ def _add_content(commands: Commands[Parser]) -> None:
     publish.add_argument("--preserve-mode", action="store_true", help="keep permissions in the DAG")
     publish.add_argument("--preserve-mtime", action="store_true", help="keep modification times in the DAG")
     _not_yet(publish, "--private", "only for holders of a token", nargs=0)
-    _not_yet(publish, "--expires", "forget it after a time")
+    publish.add_argument("--expires", type=duration, metavar="D",
+                         help="unpublish it after a time, such as 24h or 30d")  # fmt: skip
     _not_yet(publish, "--wait", "wait for members rather than end with exit 3", nargs=0)
 
     get = _add(commands, "get", "write a file or a folder of the network to disk", "fungistor get CID/docs -o docs",
@@ -255,6 +257,29 @@ def _add_car(commands: Commands[Parser]) -> None:
     load.add_argument("--partial", action="store_true", help="accept DAGs that lack blocks")
 
 
+def add_removal(commands: Commands[Parser]) -> None:
+    """Add unpublish, pin and lock."""
+    unpublish = _add(commands, "unpublish", "take an object back, and shred what no other holds",
+                     "fungistor unpublish CID", "removal:unpublish")  # fmt: skip
+    unpublish.add_argument("cid", metavar="CID", help="the root of an object")
+    which = unpublish.add_mutually_exclusive_group()
+    which.add_argument("--grace", type=duration, metavar="D", default=0,
+                       help="how long it can be brought back, such as 90s, 30m, 24h, 7d (not at all)")  # fmt: skip
+    which.add_argument("--undo", action="store_true", help="bring it back, while that time lasts")
+    which.add_argument("--dry-run", action="store_true", help="say what would be shredded, and change nothing")
+    pin = _add(commands, "pin", "keep objects from expiring and from being unpublished", "fungistor pin add CID", "")
+    verbs = pin.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
+    for verb, about in (("add", "pin objects"), ("remove", "let them go")):
+        parser = _add(verbs, verb, about, f"fungistor pin {verb} CID", "removal:pin")
+        parser.add_argument("cids", nargs="+", metavar="CID", help="the root of an object")
+    _add(verbs, "list", "list what is pinned or locked", "fungistor pin list", "removal:pins")
+    lock = _add(commands, "lock", "keep an object from being taken away before a date; nobody lifts that early",
+                "fungistor lock CID --until 2027-01-31", "removal:lock")  # fmt: skip
+    lock.add_argument("cid", metavar="CID", help="the root of an object")
+    lock.add_argument("--until", type=moment, required=True, metavar="DATE",
+                      help="2027-01-31 (its begin in UTC), 2027-01-31T12:00:00Z, or Unix seconds")  # fmt: skip
+
+
 def _add_names(commands: Commands[Parser]) -> None:
     name = _add(commands, "name", "publish, take in and list names that can come to mean something else (IPNS)",
                 "fungistor name publish site CID", "")  # fmt: skip
@@ -271,8 +296,8 @@ def _add_names(commands: Commands[Parser]) -> None:
                    "fungistor name publish site CID", "name:publish")  # fmt: skip
     _add_name(publish)
     _add_cid_path(publish)
-    publish.add_argument("--ttl", type=_duration, metavar="D", help="for how long a record may be cached (5m)")
-    publish.add_argument("--lifetime", type=_duration, metavar="D", help="for how long each record holds (48h)")
+    publish.add_argument("--ttl", type=duration, metavar="D", help="for how long a record may be cached (5m)")
+    publish.add_argument("--lifetime", type=duration, metavar="D", help="for how long each record holds (48h)")
     publish.add_argument("--allow-missing", action="store_true", help="also where the CID is not held by this network")
     rollback = _add(verbs, "rollback", "let a name mean again what it meant before", "fungistor name rollback site",
                     "name:rollback")  # fmt: skip
@@ -377,15 +402,33 @@ def _count(text: str) -> int:
     return int(text)
 
 
-_DURATION = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "": 1}
+DURATION_S_MAX = 100 * 366 * 86400
 
 
-def _duration(text: str) -> int:
-    """Read 90, 90s, 5m, 48h or 30d: seconds."""
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _DURATION else (text, "s")
-    if not number.isascii() or not number.isdigit() or len(number) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 5m, 48h or 30d")
-    return int(number) * _DURATION[unit]
+def duration(text: str) -> int:
+    """Read a length of time, in seconds."""
+    digits = text.rstrip("smhdw")
+    unit = text[len(digits) :]
+    if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time, such as 90s, 30m, 24h, 7d")
+    seconds = int(digits[:12]) * _UNITS_S[unit]
+    if len(digits) > 12 or seconds > DURATION_S_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than a hundred years")
+    return seconds
+
+
+def moment(text: str) -> int:
+    """Read a point in time, in Unix seconds."""
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        return int(text)
+    try:
+        said = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date, such as 2027-01-31") from None
+    if said.tzinfo is None:
+        said = said.replace(tzinfo=dt.UTC)
+    return int(said.timestamp())
 
 
 def _number(text: str) -> int:

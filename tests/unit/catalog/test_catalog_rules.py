@@ -57,12 +57,13 @@ def test_a_manifest_computed_against_the_one_that_stands_replaces_it() -> None:
 
 @pytest.mark.parametrize("against", [b"", b"another manifest"])
 def test_the_second_of_two_publishers_leaves_the_first_one_s_manifest(against: bytes) -> None:
-    """A manifest computed against what no longer stands is set aside; the name given with it counts."""
+    """A manifest computed against what no longer stands is set aside, with the name sealed under its key; the policy
+    given with it counts."""
     current = record(owed=owing((3, 2)))
-    new = record(manifest="second", sealed_name=b"mine", owed=owing((4, 1)))
+    new = record(manifest="second", sealed_name=b"mine", policy="archive", owed=owing((4, 1)))
     decision = decide_publish(current, Publish(new, against))
     assert (decision.verdict, decision.effect) == (Verdict.MERGED, True)
-    assert decision.record == replace(current, sealed_name=b"mine")
+    assert decision.record == replace(current, policy="archive")
 
 
 def test_the_loser_learns_of_the_merge_even_if_nothing_changes() -> None:

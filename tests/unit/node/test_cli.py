@@ -26,7 +26,7 @@ from fungistor.objects.results import EntryLine, ObjectLine, PublishOutcome, Ver
 ROOT = Path(__file__).parents[3]
 BUILT = (
     "up", "publish", "get", "cat", "ls", "stat", "car", "objects", "verify", "status", "member", "name", "gateway",
-    "zdb", "version",
+    "unpublish", "pin", "lock", "zdb", "version",
 )  # fmt: skip
 COMMANDS = (*BUILT, *NOT_YET_COMMANDS)
 
@@ -69,7 +69,6 @@ def test_common_options_stand_before_or_after_the_command() -> None:
         ["publish", "x", "--policy", "eu"],
         ["publish", "x", "--private"],
         ["publish", "x", "--wait"],
-        ["publish", "x", "--expires", "1d"],
     ],
 )
 def test_what_is_not_built_is_refused_by_name(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
@@ -97,6 +96,12 @@ def test_what_is_not_built_is_refused_by_name(capsys: pytest.CaptureFixture[str]
         ["zdb", "--no-such-flag"],
         ["--no-such-flag"],
         ["--home"],
+        ["publish", "x", "--expires", "soon"],
+        ["unpublish", "CID", "--grace", "1y"],
+        ["unpublish", "CID", "--undo", "--dry-run"],
+        ["lock", "CID"],
+        ["lock", "CID", "--until", "tomorrow"],
+        ["pin"],
     ],
 )
 def test_usage_errors_are_exit_2_and_one_json_line(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:

@@ -19,8 +19,7 @@ from fungistor.errors import (
     NotFoundError,
     UnavailableError,
 )
-from fungistor.ids import StripeId, TenantNumber
-from fungistor.keys.ring import object_id
+from fungistor.ids import StripeId
 from fungistor.objects import content as contents_module
 from fungistor.objects.content import Content
 from fungistor.objects.naming import ObjectName, open_name, seal_name
@@ -169,7 +168,7 @@ def test_a_record_without_its_key_says_so(network: MemoryNetwork, tree: Path) ->
     outcome = network.publish(str(write(tree, "f", noise(1, 20_000))))
     network.forget()
     root = CID.parse(outcome.cid)
-    network.key_table.delete([object_id(network.keys.network_key, TenantNumber(0), root.codec, root.multihash)])
+    network.key_table.delete([network.record(root).key_id])
     with pytest.raises(CorruptError, match="no key in the key table"):
         network.content.open(root)
 

@@ -37,7 +37,7 @@ def test_the_window_leaves_out_as_many_down_members_as_can_be(
     store = store_of(count, down, seed)
     chance = random.Random(seed)
     session = Session(str(tmp_path), store, chance.randbytes)
-    secret = session._secret
+    secret = session._ids.secret
     drawn, window = session.draw_id(LAYOUT, shards)
     up = set(store.up_members())
 

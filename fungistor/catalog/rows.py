@@ -1,0 +1,62 @@
+"""The rows of a state that several effects touch."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from fungistor.catalog.commands import SetLayout, decode_command
+from fungistor.catalog.log import Position
+from fungistor.catalog.record import Record, decode_record, encode_record
+from fungistor.ids import LayoutNumber, ObjectId, Revision
+
+
+@dataclass(slots=True)
+class Counters:
+    """The row `progress` while a transaction changes it."""
+
+    position: Position
+    applied: int
+    revision: int
+    objects: int
+    highest_member: int
+    stopped: str | None
+
+
+def record_in(connection: sqlite3.Connection, object_id: ObjectId) -> Record | None:
+    """The record of an object."""
+    row = connection.execute("SELECT body FROM record WHERE object_id = ?", (object_id,)).fetchone()
+    return decode_record(row[0]) if row else None
+
+
+def began_of(connection: sqlite3.Connection, object_id: ObjectId) -> Revision:
+    """When the publisher of the manifest that stands began."""
+    row = connection.execute("SELECT began FROM record WHERE object_id = ?", (object_id,)).fetchone()
+    return Revision(row[0] if row else 0)
+
+
+def put_record(connection: sqlite3.Connection, counters: Counters, record: Record, began: Revision) -> None:
+    """Let a record stand, as a revision of its own. `began`: when the publisher of its manifest did."""
+    counters.revision += 1
+    row = (record.object_id, encode_record(record), counters.revision, began)
+    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", row)
+    connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
+    connection.executemany(
+        "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]
+    )
+
+
+def layout_in(connection: sqlite3.Connection, number: LayoutNumber | None) -> SetLayout | None:
+    """A layout by its number, or the newest."""
+    if number is None:
+        row = connection.execute("SELECT command FROM layout ORDER BY number DESC LIMIT 1").fetchone()
+    else:
+        row = connection.execute("SELECT command FROM layout WHERE number = ?", (number,)).fetchone()
+    return as_layout(row[0]) if row else None
+
+
+def as_layout(payload: bytes) -> SetLayout:
+    """The layout in the bytes of its command."""
+    layout = decode_command(payload).body
+    assert isinstance(layout, SetLayout)
+    return layout

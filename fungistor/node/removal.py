@@ -1,0 +1,76 @@
+"""Taking back what was published: the use cases behind `unpublish`, `pin`, `lock`, and a worker of `up`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from fungistor.cache.disk import DiskCache
+from fungistor.catalog.removal import Keep
+from fungistor.dag.cid import CID
+from fungistor.errors import FungiStorError, InvalidError
+from fungistor.ids import ObjectId, TenantNumber
+from fungistor.keys.ring import object_id
+from fungistor.node.config import load_config
+from fungistor.node.network import Parts
+from fungistor.objects.paths import parse_cid_path
+from fungistor.objects.results import KeptLine, Unpublished
+from fungistor.objects.unpublish import RemovalPorts, Remover, drop_gone
+
+TENANT = TenantNumber(0)
+
+
+class Removal:
+    """What a node can be asked to take away."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._remover = Remover(
+            RemovalPorts(parts.catalog, parts.content, parts.index, parts.keys, parts.key_table, self._drop_cached)
+        )
+        self._looked_for_leftovers = False
+
+    def unpublish(self, text: str, *, grace_s: int = 0, dry_run: bool = False) -> Unpublished:
+        """Take an object back. Raises as `Remover.unpublish`."""
+        root, identity = self._root(text)
+        with contextlib.suppress(FungiStorError):
+            self._parts.content.catch_up_index()
+        return self._remover.unpublish(root, identity, grace_s=grace_s, dry_run=dry_run)
+
+    def keep(self, text: str, what: Keep, until: int | None = None) -> str:
+        """Undo an unpublish, pin, unpin, or lock; return the CID. Raises as `Remover.keep`."""
+        root, identity = self._root(text)
+        self._remover.keep(root, identity, what, until)
+        return str(root)
+
+    def kept(self) -> Iterator[KeptLine]:
+        """All that is pinned or locked."""
+        catalog = self._parts.catalog
+        catalog.catch_up()
+        for kept in catalog.removal.all_kept():
+            record = catalog.record(kept.object_id)
+            if record is not None:
+                name = self._parts.content.name_of(record)
+                yield KeptLine(str(name.cid), name.name, kept.pinned, kept.locked or None)
+
+    def expire(self) -> bool:
+        """Background work of `up`: what has expired goes, and so do keys that a crash left behind."""
+        if not self._looked_for_leftovers:
+            self._remover.shred_leftovers()
+            drop_gone(self._parts.index, self._parts.catalog)
+            self._looked_for_leftovers = True
+        return self._remover.expire()
+
+    def _root(self, text: str) -> tuple[CID, ObjectId]:
+        path = parse_cid_path(text)
+        if path.segments:
+            raise InvalidError("objects are taken back whole", hint=f"`fungistor unpublish {path.cid}`")
+        return path.cid, object_id(self._parts.keys.network_key, TENANT, path.cid.codec, path.cid.multihash)
+
+    def _drop_cached(self, spans: Iterable[bytes]) -> None:
+        home = self._parts.home
+        bytes_max = load_config(home).gateway_cache_bytes
+        if not bytes_max:
+            return
+        with contextlib.closing(DiskCache(home.cache_spans, bytes_max)) as disk:
+            disk.drop(spans)

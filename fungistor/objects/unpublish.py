@@ -1,0 +1,205 @@
+"""Take objects back: the record goes by one command, then the key that opens what it alone held, then what was cached.
+
+The key is dropped after the command: should the node die in between, `shred_leftovers` drops it, which `up` and every
+collection call. So no record ever stands without its key, and no key for long without a record or an open session.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from fungistor.cache.tiers import span_key
+from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.commands import SESSION_BYTES, Body, Command
+from fungistor.catalog.index import BlockIndex, Holder
+from fungistor.catalog.record import Record
+from fungistor.catalog.removal import Expire, Keep, KeepObject, Unpublish
+from fungistor.catalog.state import Outcome
+from fungistor.coding.manifest import Entry, Stored
+from fungistor.dag.cid import CID
+from fungistor.errors import NotFoundError, UnavailableError
+from fungistor.ids import ObjectId, SessionId
+from fungistor.keys.ring import NodeKeys, block_hash
+from fungistor.objects.content import Content
+from fungistor.objects.manifest_reader import ManifestReader
+from fungistor.objects.ports import KeyTable
+from fungistor.objects.results import Unpublished
+from fungistor.objects.seen import SeenCids
+
+BLOCKS_A_LOOK = 512
+HOLDERS_LOOKED_AT = 8
+"""A block may be held by objects that are gone and still in the index; of these at most so many are looked past."""
+
+SWEEP_TRIES = 20
+SWEEP_PAUSE_S = 0.1
+"""Readers of the key table hold its write-ahead log for microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalPorts:
+    """What taking back asks of the world."""
+
+    catalog: Catalog
+    content: Content
+    index: BlockIndex
+    keys: NodeKeys
+    key_table: KeyTable
+    drop_cached: Callable[[Iterable[bytes]], None]
+    """Forget spans, and whatever else is held in memory, in every process of this home."""
+    clock: Callable[[], float] = time.time
+
+
+class Remover:
+    """Unpublishes, brings back, and shreds."""
+
+    def __init__(self, ports: RemovalPorts) -> None:
+        self._ports = ports
+
+    def unpublish(self, root: CID, object_id: ObjectId, *, grace_s: int = 0, dry_run: bool = False) -> Unpublished:
+        """Take one object back; with `grace_s` it can be brought back for so long, and nothing is shredded yet.
+
+        Raises:
+            NotFoundError: it is not published.
+            DeniedError: it is locked.
+            ConflictError: it is pinned, or was published anew meanwhile.
+        """
+        ports = self._ports
+        ports.catalog.catch_up()
+        record = ports.catalog.record(object_id)
+        window = ports.catalog.removal.window(object_id) if record is None else None
+        if record is None:
+            if window is None or grace_s:
+                raise NotFoundError(f"no object has the root {root}", hint="`fungistor objects` lists them")
+            record = window[0]
+        shredded, still_readable, spans = self._look(record)
+        now = int(ports.clock())
+        until = now + grace_s if grace_s else None
+        if dry_run:
+            return Unpublished(str(root), shredded, still_readable, (), until, dry_run=True)
+        self._commit(Unpublish(object_id, record.manifest_id, now, until))
+        ports.index.drop(object_id)
+        ports.drop_cached(spans)
+        if until is not None:
+            return Unpublished(str(root), 0, still_readable, (), until)
+        pending = () if self._drop_keys([record.key_id]) else ("key table",)
+        return Unpublished(str(root), shredded, still_readable, pending, None)
+
+    def keep(self, root: CID, object_id: ObjectId, what: Keep, until: int | None = None) -> None:
+        """Undo, pin, unpin or lock an object. Raises as `unpublish`."""
+        catalog = self._ports.catalog
+        catalog.catch_up()
+        if what is not Keep.UNDO and catalog.record(object_id) is None:
+            raise NotFoundError(f"no object has the root {root}", hint="`fungistor objects` lists them")
+        self._commit(KeepObject(object_id, int(self._ports.clock()), what, until))
+
+    def expire(self) -> bool:
+        """Commit that time has passed, if that means anything now; shred what it ended. True if it ended something."""
+        now = int(self._ports.clock())
+        if not self._ports.catalog.removal.is_due(now):
+            return False
+        self._commit(Expire(now))
+        self.shred_leftovers()
+        return True
+
+    def shred_leftovers(self) -> int:
+        """Drop keys of objects that are gone, should whoever took them back have died first; how many there were."""
+        removal, table = self._ports.catalog.removal, self._ports.key_table
+        leftovers = {
+            gone.record.key_id
+            for gone in removal.retired()
+            if table.get(gone.record.key_id) is not None
+            and not removal.needs_key(gone.record.object_id, gone.record.key_id)
+        }
+        leftovers |= self._keys_of_dead_sessions()
+        if leftovers:
+            self._drop_keys(list(leftovers))
+        return len(leftovers)
+
+    def _keys_of_dead_sessions(self) -> set[ObjectId]:
+        """Keys that a session drew whose publish never came about."""
+        catalog = self._ports.catalog
+        dead = {bytes(session.id) for session in catalog.removal.sessions() if session.ended}
+        drawn = (
+            {key_id for key_id in self._ports.key_table.objects() if key_id[:SESSION_BYTES] in dead} if dead else set()
+        )
+        if not drawn:
+            return set()
+        # What these sessions did publish has its keys from them, too. No more can be, now that they have ended.
+        for record in itertools.chain((kept for kept, _ in catalog.removal.windows()), catalog.records()):
+            drawn.discard(record.key_id)
+        return {key_id for key_id in drawn if key_id not in {kept.key_id for kept, _ in catalog.removal.windows()}}
+
+    def _commit(self, body: Body) -> Outcome:
+        return self._ports.catalog.commit(Command(SessionId(os.urandom(16)), 0, body))
+
+    def _drop_keys(self, key_ids: list[ObjectId]) -> bool:
+        """Drop keys; whether no trace is left in the table's files."""
+        self._ports.key_table.delete(key_ids)
+        for _ in range(SWEEP_TRIES):
+            if self._ports.key_table.sweep():
+                return True
+            time.sleep(SWEEP_PAUSE_S)
+        return False
+
+    # -- what it means for blocks -----------------------------------------------------------------------------
+
+    def _look(self, record: Record) -> tuple[int, int, list[bytes]]:
+        """Blocks that only this object holds, blocks that others hold, and the cached spans of the former.
+
+        Of an object that cannot be read now none can be told: it is taken back all the same.
+        """
+        shredded = still_readable = 0
+        spans: list[bytes] = []
+        try:
+            manifest = self._ports.content.manifest_of(record)
+            for batch in _batches(_distinct(manifest)):
+                others = self._held_by_others(record.object_id, [cid for cid, _ in batch])
+                for cid, entry in batch:
+                    if cid.multihash in others:
+                        still_readable += 1
+                        continue
+                    shredded += 1
+                    if isinstance(entry, Stored):
+                        listed = manifest.slot(entry.slot)
+                        spans.append(span_key(listed.slot.stripe_id, *listed.extent(entry.number)))
+        except UnavailableError:
+            pass
+        return shredded, still_readable, spans
+
+    def _held_by_others(self, object_id: ObjectId, cids: list[CID]) -> set[bytes]:
+        hashes = {block_hash(self._ports.keys.network_key, cid.multihash): cid.multihash for cid in cids}
+        holders = self._ports.index.holders_of(list(hashes), HOLDERS_LOOKED_AT)
+        return {
+            hashes[key] for key, held_by in holders.items() if any(self._holds(holder, object_id) for holder in held_by)
+        }
+
+    def _holds(self, holder: Holder, other_than: ObjectId) -> bool:
+        return holder.object_id != other_than and self._ports.catalog.record(holder.object_id) is not None
+
+
+def _distinct(manifest: ManifestReader) -> Iterator[tuple[CID, Entry]]:
+    seen = SeenCids()
+    try:
+        for cid, entry in manifest.placed():
+            if seen.add(cid):
+                yield cid, entry
+    finally:
+        seen.close()
+
+
+def _batches(items: Iterable[tuple[CID, Entry]]) -> Iterator[list[tuple[CID, Entry]]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, BLOCKS_A_LOOK)):
+        yield batch
+
+
+def drop_gone(index: BlockIndex, catalog: Catalog) -> int:
+    """Have the block index forget objects that are no more; how many."""
+    gone = [object_id for object_id, _ in index.indexed() if catalog.record(object_id) is None]
+    for object_id in gone:
+        index.drop(object_id)
+    return len(gone)
