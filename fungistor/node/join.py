@@ -59,6 +59,8 @@ def _wanted(before: Config, pool: str | None, asked: CatalogOptions) -> Config:
     url = asked.url if asked.url is not None else before.catalog
     if place is None:
         raise InvalidError("--catalog URL names a network whose members are not known", hint="give --pool FILE, too")
+    if url is None and before.pool is not None:
+        return before  # the catalog is a file of this home, as it was founded
     if url is None:
         raise InvalidError("--pool FILE names members whose catalog is not known", hint="give --catalog URL, too")
     if url.startswith("sqlite:"):

@@ -61,6 +61,14 @@ class CatalogRoll:
         tables = (PlacementTable.from_bytes(layout.table) for layout in self._catalog.layouts())
         return {number for table in tables for row in table.rows for number in row}
 
+    def changed(self, members: Numbered) -> tuple[str, ...]:
+        """The members of the newest layout that it has with another weight, zone or place."""
+        newest = self._catalog.layout()
+        before = {} if newest is None else {member.id: member for member in newest.members}
+        return tuple(
+            spec.id for spec, number in members if spec.id in before and before[spec.id] != _line(spec, number)
+        )
+
     def plan(self, members: Numbered) -> PoolPlan:
         """What making these members the newest layout would come to.
 
@@ -92,10 +100,7 @@ class CatalogRoll:
         ordered = sorted(members, key=lambda pair: pair[1])
         command = SetLayout(
             number=LayoutNumber(1 if newest is None else newest.number + 1),
-            members=tuple(
-                LayoutMember(number, spec.id, spec.zone, spec.weight, _micro(spec.lat), _micro(spec.lon))
-                for spec, number in ordered
-            ),
+            members=tuple(_line(spec, number) for spec, number in ordered),
             table=self._table(members, newest).to_bytes(),
             policy=DEFAULT_POLICY,
         )
@@ -124,6 +129,10 @@ def _moved(before: PlacementTable, after: PlacementTable) -> float:
         old != new for rows in zip(before.rows, after.rows, strict=True) for old, new in zip(*rows, strict=True)
     )
     return changed / (GROUPS * after.row_len)
+
+
+def _line(spec: PoolMember, number: MemberNumber) -> LayoutMember:
+    return LayoutMember(number, spec.id, spec.zone, spec.weight, _micro(spec.lat), _micro(spec.lon))
 
 
 def _micro(degrees: float | None) -> int | None:

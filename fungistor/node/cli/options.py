@@ -369,6 +369,11 @@ def _add_pool(commands: Commands[Parser]) -> None:
             parser.add_argument("--zone", metavar="Z", help="country/site/host/disk: what dies together")
             parser.add_argument("--weight", type=int, metavar="N", help="its share beside others'; 0 takes none")
             parser.add_argument("--capacity", type=int, metavar="BYTES", help="how much it may hold")
+    apply = _add(verbs, "apply", "make the pool what a pool file says: a plan first, with --yes for real",
+                 "fungistor pool apply pool.toml", "apply:run")  # fmt: skip
+    apply.add_argument("file", metavar="FILE", help="one table a member; weight 0 drains one")
+    apply.add_argument("--yes", action="store_true", help="do it")
+    apply.add_argument("--lost", action="store_true", help="members that the file leaves out are gone for ever")
     export = _add(verbs, "export", "write the members as a pool file, with their passwords",
                   "fungistor pool export -o pool.toml", "pool:export")  # fmt: skip
     export.add_argument("-o", "--output", required=True, metavar="FILE", help="the file, mode 0600; - is stdout")
