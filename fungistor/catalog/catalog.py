@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -21,14 +22,16 @@ from fungistor.catalog.commands import (
     parts_of,
     signed_bytes,
 )
-from fungistor.catalog.issuers import LEVEL, Report, Signer, issuer_id
-from fungistor.catalog.log import Log, after_entry, entry_number
+from fungistor.catalog.dump import Head
+from fungistor.catalog.issuers import LEVEL, Report, Scope, Signer, issuer_id
+from fungistor.catalog.log import Log, LogTrimmedError, after_entry, entry_number
 from fungistor.catalog.names import NameRow, NameValue
 from fungistor.catalog.record import Record
 from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rules import Verdict
+from fungistor.catalog.snapshots import Snapshot
 from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest
-from fungistor.errors import ConflictError, DeniedError, FailedError, InvalidError, UnavailableError
+from fungistor.errors import ConflictError, CorruptError, DeniedError, FailedError, InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, ObjectId, Revision, SessionId
 
 log = logging.getLogger(__name__)
@@ -95,9 +98,12 @@ class Catalog:
         is_remote: bool = False,
         prepare: Callable[[], None] | None = None,
         signer: Signer | None = None,
+        bridge: Callable[[Snapshot], Generator[bytes]] | None = None,
     ) -> None:
         """`prepare` is done each time before entries take effect, so that what they rely on is on this node first.
-        Without a `signer` commands go unsigned, which a network takes until its first issuer is registered."""
+        Without a `signer` commands go unsigned, which a network takes until its first issuer is registered. `bridge`
+        brings a snapshot where the log was trimmed before this node came there."""
+        self._bridge = bridge
         self._prepare = prepare
         self._log = log
         self._state = state
@@ -249,7 +255,63 @@ class Catalog:
         return self._state.progress().stopped is None
 
     def _advance(self) -> Turn:
-        return self._state.advance(self._log, APPLY_ENTRIES, self._prepare)
+        try:
+            return self._state.advance(self._log, APPLY_ENTRIES, self._prepare)
+        except LogTrimmedError:
+            if self._bridge is None:
+                raise
+        self._cross(self._bridge)
+        return Turn(0, ended=False)
+
+    def _cross(self, bridge: Callable[[Snapshot], Generator[bytes]]) -> None:
+        """Take the newest snapshot that the log's tail names."""
+        newest: Snapshot | None = None
+        for entry in self._log.read(self._log.trimmed()):
+            with suppress(CorruptError):  # what this program does not know cannot be passed over here, only later
+                for part in parts_of(decode_command(entry.payload)):
+                    if isinstance(part.body, Snapshot):
+                        newest = part.body
+        if newest is None:
+            raise CorruptError(
+                "the log was trimmed, and names no snapshot of what it held",
+                hint="`fungistor doctor`; bring a node's catalog/state.sqlite that is ahead of it",
+            )
+        if self._prepare is not None:
+            self._prepare()
+        log.info("the log was trimmed: taking the snapshot after %d commands", newest.applied)
+        with closing(bridge(newest)) as chunks:
+            self._state.restore(chunks, self._log.identity(), newest.applied)
+        if self._state.progress().applied < newest.applied:
+            raise CorruptError("the snapshot that the log names is not the one that lies in the pool")
+
+    def snapshots(self) -> list[Snapshot]:
+        """Snapshots in the pool, oldest first."""
+        return self._state.snapshots()
+
+    def dump(self) -> AbstractContextManager[tuple[Head, Iterator[bytes]]]:
+        """What a stream of the state is of, and the stream. The thread must not use the catalog meanwhile."""
+        return self._state.dump()
+
+    def trim(self, snapshot: Snapshot) -> None:
+        """Forget the log's entries before the place of a snapshot that was committed."""
+        self._log.trim(snapshot.position)
+
+    @property
+    def objects(self) -> int:
+        """How many objects there are."""
+        return self._state.progress().objects
+
+    def may(self, scopes: Scope) -> bool:
+        """Whether this node has one of some scopes; every node as long as none is registered."""
+        if self._state.authority() is None:
+            return True
+        mine = None if self._signer is None else issuer_id(self._signer.issuer)
+        return any(issuer.id == mine and issuer.scopes & scopes and not issuer.revoked for issuer in self.issuers())
+
+    def tail(self) -> int:
+        """How many commands were applied since the newest snapshot."""
+        snapshots = self._state.snapshots()
+        return self._state.progress().applied - (snapshots[-1].applied if snapshots else 0)
 
     def _is_behind(self) -> bool:
         progress = self._state.progress()

@@ -64,6 +64,7 @@ from fungistor.catalog.removal import (
     take_unpublish,
     unpublish_fields,
 )
+from fungistor.catalog.snapshots import Snapshot, snapshot_fields, take_snapshot
 from fungistor.errors import CorruptError, InvalidError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId
 from fungistor.limits import COMMAND_BYTES_MAX
@@ -105,6 +106,7 @@ class Kind(IntEnum):
     SET_NAME = 10
     REMOVE_NAME = 11
     REGISTER_ISSUER = 15
+    SNAPSHOT = 16
     REVOKE_ISSUER = 17
     REPORT = 18
     GROUP = 19
@@ -207,6 +209,7 @@ Body = (
     | RegisterIssuer
     | RevokeIssuer
     | Report
+    | Snapshot
     | Group
     | RemovalBody
     | SetName
@@ -461,6 +464,7 @@ _FORMS = (
     _Form(Kind.REGISTER_ISSUER, RegisterIssuer, register_fields, take_register, level=0),
     _Form(Kind.REVOKE_ISSUER, RevokeIssuer, revoke_fields, take_revoke, level=0),
     _Form(Kind.REPORT, Report, report_fields, take_report, ANY_SCOPE, level=0),
+    _Form(Kind.SNAPSHOT, Snapshot, snapshot_fields, take_snapshot, Scope.POOL | Scope.ADMIN),
     _Form(Kind.GROUP, Group, _no_fields, _no_body, ANY_SCOPE),
     _Form(Kind.RETIRE_LAYOUTS, RetireLayouts, _retirement_fields, _take_retirement, Scope.POOL),
     _Form(Kind.SET_NAME, SetName, set_name_fields, take_set_name, Scope.NAMES),

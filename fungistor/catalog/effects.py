@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from fungistor.catalog import authority, removal_effects
+from fungistor.catalog import authority, removal_effects, snapshot_rows
 from fungistor.catalog.commands import Body, Command, PayOwed, Publish, RetireLayouts, SetLayout, encode_command
 from fungistor.catalog.digest import digest_in
 from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer
@@ -18,6 +18,7 @@ from fungistor.catalog.name_rows import NAME_TABLES, NAMES_FINGERPRINTED, remove
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.rows import Counters, began_of, layout_in, put_record, record_in
 from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish, decide_retirement
+from fungistor.catalog.snapshots import Snapshot
 from fungistor.ids import Revision
 
 TABLES = (
@@ -38,6 +39,7 @@ TABLES = (
     "CREATE TABLE retired (seen INTEGER NOT NULL)",
     "INSERT INTO retired VALUES (0)",
     *authority.TABLES,
+    *snapshot_rows.TABLES,
     *NAME_TABLES,
     *removal_effects.TABLES,
 )
@@ -48,6 +50,7 @@ FINGERPRINTED = (
     "SELECT number, command, is_live FROM layout ORDER BY number",
     "SELECT seen FROM retired",
     *authority.FINGERPRINTED,
+    *snapshot_rows.FINGERPRINTED,
     *NAMES_FINGERPRINTED,
     *removal_effects.FINGERPRINTED,
 )
@@ -111,6 +114,10 @@ def _report(connection: sqlite3.Connection, counters: Counters, command: Command
     return authority.report(connection, command, body, counters.applied, digest_in(connection))
 
 
+def _snapshot(connection: sqlite3.Connection, _counters: Counters, _: Command, body: Snapshot) -> Decision:
+    return snapshot_rows.keep(connection, body)
+
+
 def _counted(counters: Counters, decision: Decision) -> Decision:
     counters.revision += decision.effect
     return decision
@@ -124,6 +131,7 @@ _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any]
     RegisterIssuer: _register,
     RevokeIssuer: _revoke,
     Report: _report,
+    Snapshot: _snapshot,
     SetName: set_name,
     RemoveName: remove_name,
     **removal_effects.EFFECTS,

@@ -110,6 +110,11 @@ class Fields:
             return None
         return self.array(name, most)
 
+    def rest(self) -> list[object]:
+        """Take all that is left, whatever it is."""
+        rest, self._at = self._values[self._at :], len(self._values)
+        return rest
+
     def more(self) -> bool:
         """Whether there are values left."""
         return self._at < len(self._values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -23,6 +24,7 @@ from fungistor.catalog.commands import (
     parts_of,
 )
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
+from fungistor.catalog.dump import Head, dump, head_in, load
 from fungistor.catalog.effects import FINGERPRINTED, TABLES, carry_out
 from fungistor.catalog.log import START, Entry, Log, Position
 from fungistor.catalog.name_rows import name_in, name_value_at, name_values_in, names_in
@@ -31,6 +33,8 @@ from fungistor.catalog.record import Record, decode_record
 from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rows import Counters, as_layout, layout_in, record_in
 from fungistor.catalog.rules import Decision, Verdict
+from fungistor.catalog.snapshot_rows import snapshots_in
+from fungistor.catalog.snapshots import Snapshot
 from fungistor.errors import CorruptError
 from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision, SessionId
 
@@ -53,7 +57,7 @@ BATCH_BYTES = 4 << 20
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=5,
+    version=6,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -303,6 +307,27 @@ class State:
         with self._database.read() as connection:
             row = connection.execute("SELECT applied, digest FROM checkpoint ORDER BY applied DESC LIMIT 1").fetchone()
         return (0, b"") if row is None else (int(row[0]), bytes(row[1]))
+
+    def snapshots(self) -> list[Snapshot]:
+        """Snapshots in the pool, oldest first."""
+        with self._database.read() as connection:
+            return snapshots_in(connection)
+
+    @contextmanager
+    def dump(self) -> Iterator[tuple[Head, Iterator[bytes]]]:
+        """What a stream of this state is of, and the stream, while nothing changes it. The thread must not use this
+        state for anything else meanwhile."""
+        with self._database.read() as connection:
+            yield head_in(connection), dump(connection)
+
+    def restore(self, chunks: Iterable[bytes], identity: bytes, applied: int) -> None:
+        """Take a stream's state in place of this one, unless this one has come as far.
+
+        Raises: CorruptError: it is not whole, or of another log; this state stays as it was.
+        """
+        with self._database.write() as connection:
+            if _load(connection).applied < applied:
+                load(connection, chunks, identity, _FINGERPRINTED)
 
     def close(self) -> None:
         """Close the file."""

@@ -93,6 +93,14 @@ class Home:
         return self.path("catalog", "state.sqlite")
 
     @property
+    def snapshot(self) -> str:
+        return self.path("catalog", "snapshot")
+
+    @property
+    def snapshot_notes(self) -> str:
+        return self.path("catalog", "snapshots.json")
+
+    @property
     def key_table(self) -> str:
         return self.path("catalog", "keys.sqlite")
 

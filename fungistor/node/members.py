@@ -78,6 +78,21 @@ def member_specs(
     return specs, numbers
 
 
+def unknown_spec(member: PoolMember) -> MemberSpec:
+    """A member whose number is not known: by what the pool file says alone, whoever answers there is taken. For what is
+    sealed and checked by itself."""
+    return MemberSpec(
+        number=MemberNumber(0),
+        id=member.id,
+        address=member.address,
+        namespace=member.namespace,
+        password=member.password,
+        zone=member.zone,
+        durable=member.durable,
+        tls=member.trust,
+    )
+
+
 def placement_tables(layouts: Sequence[SetLayout]) -> dict[LayoutNumber, PlacementTable]:
     """Every layout's table."""
     return {layout.number: PlacementTable.from_bytes(layout.table) for layout in layouts}

@@ -31,6 +31,7 @@ from fungistor.node.identity import gateway_peer_id
 from fungistor.node.members import member_specs, placement_tables, pool_members
 from fungistor.node.names import own_names
 from fungistor.node.pool_file import PoolMember
+from fungistor.node.snapshots import Snapshots, Taken
 from fungistor.objects.content import Content
 from fungistor.objects.export import Exporter
 from fungistor.objects.export_car import CarExporter, check_out
@@ -112,6 +113,7 @@ class Parts:
     threads: ReadThreads
     on_corrupt: OnCorrupt
     sync: bool
+    snapshots: Snapshots
     cache: Cache | None = None
     pool_file: str | None = None
     """Of members that other nodes run."""
@@ -513,6 +515,10 @@ class Network:
         """What it stands on, for what is asked of a network less often."""
         return self._parts
 
+    def snapshot(self) -> Taken | None:
+        """Put a snapshot of the catalog into the pool and trim the log; None where nothing came since the last."""
+        return self._parts.snapshots.take(self.catalog)
+
     # -- background work of `up` ------------------------------------------------------------------------------
 
     def probe(self) -> Json:
@@ -532,6 +538,11 @@ class Network:
     def pay_owed(self, objects_max: int) -> int:
         """Pay debts of some objects to members that answer; how many shards were paid."""
         return self._payer.pay(objects_max)
+
+    def keep_snapshots(self) -> None:
+        """Take a snapshot of the catalog where one is due."""
+        if self._parts.snapshots.is_due(self.catalog):
+            self.snapshot()
 
     def catch_up_index(self) -> bool:
         """Follow the catalog with state and block index. False: there is nothing more to do now."""

@@ -58,6 +58,7 @@ PAY_EVERY_S = 2.0
 PAY_OBJECTS = 16
 INDEX_EVERY_S = 0.5
 NAMES_EVERY_S = 0.5
+SNAPSHOT_EVERY_S = 5.0
 REPORT_EVERY_S = 3600.0
 """What a node says of itself takes some 150 bytes of the log each time, and none where nothing was published since."""
 EXPIRE_EVERY_S = 5.0
@@ -265,6 +266,7 @@ class _Up:
             Worker("paying owed shards", PAY_EVERY_S, self._pay),
             Worker("block index", INDEX_EVERY_S, self._index),
             Worker("names", NAMES_EVERY_S, self._names),
+            Worker("catalog snapshots", SNAPSHOT_EVERY_S, self._snapshot),
             Worker("telling other nodes", REPORT_EVERY_S, self.standing.step),
             Worker("expiry", EXPIRE_EVERY_S, self._expire),
         ]
@@ -447,6 +449,11 @@ class _Up:
         assert self.network is not None
         self.removal = self.removal or Removal(self.network.parts)
         return self.removal.expire()
+
+    def _snapshot(self) -> bool:
+        assert self.network is not None
+        self.network.keep_snapshots()
+        return False
 
     def _pool_changed(self) -> None:
         """A member has another address or number: let everything that keeps connections take it up."""

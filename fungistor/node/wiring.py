@@ -25,11 +25,13 @@ from fungistor.node.allocator import keep_freed_memory
 from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
 from fungistor.node.home import Home
-from fungistor.node.members import check_known, last_states, member_specs, placement_tables, pool_members
+from fungistor.node.members import check_known, last_states, member_specs, placement_tables, pool_members, unknown_spec
 from fungistor.node.network import Network, OfflineNetwork, Parts
+from fungistor.node.snapshots import Snapshots
 from fungistor.objects.content import Content
 from fungistor.objects.source import ReadThreads
 from fungistor.objects.stripe_reader import OnCorrupt, StripeReader
+from fungistor.pool.members import MemberSpec
 from fungistor.pool.pool import Pool
 
 READ_THREADS = 3
@@ -94,6 +96,7 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
             threads,
             corrupt_seen,
             sync,
+            open_snapshots(home, config, keys),
             cache,
             config.pool,
         )
@@ -128,7 +131,17 @@ def _catalog(home: Home, config: Config, keys: NodeKeys, key_table: KeyStore, *,
         # A record that this node knows is one whose key it has: whatever ends the shared table's being there.
         prepare=key_table.follow,
         signer=keys,
+        bridge=open_snapshots(home, config, keys).chunks,
     )
+
+
+def open_snapshots(home: Home, config: Config, keys: NodeKeys) -> Snapshots:
+    """Snapshots on the members that the pool file has now: their layout may not be known yet, so neither are they."""
+
+    def members() -> list[MemberSpec]:
+        return [unknown_spec(member) for member in pool_members(home, config)]
+
+    return Snapshots(home, keys.network_key, members)
 
 
 def open_cache(home: Home, config: Config) -> Cache:

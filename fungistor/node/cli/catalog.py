@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 from fungistor.node.catalog_move import migrate as move
 from fungistor.node.catalog_place import CatalogOptions
-from fungistor.node.cli.output import Output
+from fungistor.node.cli.output import Output, size_text
 from fungistor.node.cli.progress import ProgressLine
 from fungistor.node.home import Home
+from fungistor.node.use import network_of
 
 
 def asked(arguments: argparse.Namespace, url: str | None) -> CatalogOptions:
@@ -24,4 +25,20 @@ def migrate(arguments: argparse.Namespace, output: Output) -> int:
         output.json_line(asdict(moved))
     else:
         output.line(f"{moved.entries} entries moved to {moved.target}; the file is kept as {moved.aside}")
+    return 0
+
+
+def snapshot(arguments: argparse.Namespace, output: Output) -> int:
+    with network_of(Home.resolve(arguments.home)) as network:
+        taken = network.snapshot()
+    if taken is None:
+        output.note("nothing was committed since the last snapshot")
+        return 0
+    if output.as_json:
+        output.json_line(taken.to_json())
+        return 0
+    output.line(
+        f"{size_text(taken.size)} in {taken.chunks} pieces on {taken.members} members, any {taken.k} of {taken.shards} "
+        f"bring it back; {taken.trimmed} entries left the log"
+    )
     return 0

@@ -157,6 +157,7 @@ def _add_up(commands: Commands[Parser]) -> None:
 def _add_catalog(commands: Commands[Parser]) -> None:
     parser = _add(commands, "catalog", "look after the network's log", "fungistor catalog migrate URL", "")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    _add_snapshot(verbs)
     migrate = _add(
         verbs,
         "migrate",
@@ -165,6 +166,16 @@ def _add_catalog(commands: Commands[Parser]) -> None:
         "catalog:migrate",
     )
     migrate.add_argument("url", metavar="URL", help="etcd://HOST:PORT,HOST:PORT[/PREFIX]; etcds:// with TLS")
+
+
+def _add_snapshot(verbs: Commands[Parser]) -> None:
+    _add(
+        verbs,
+        "snapshot",
+        "put a snapshot of the catalog into the pool, and trim the log before it; `up` does so by itself",
+        "fungistor catalog snapshot",
+        "catalog:snapshot",
+    )
 
 
 def _add_log(commands: Commands[Parser]) -> None:
