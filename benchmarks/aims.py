@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks import small, trees
+from benchmarks import million_keys, small, trees
 from benchmarks.figures import KIB, Series, number_text, ratio, series_text, size_text, value_text
 from benchmarks.objects import DEAD, HEALTHY
 from benchmarks.record import DURABLE, KUBO, MACHINE, NGINX, OURS, ZDB, ZSTOR, Record
@@ -13,6 +13,7 @@ READY_S = 3.0
 MEMORY_MIB = 150.0
 SMALL_PUBLISH_S = 0.010
 SMALL_READ_S = 0.005
+KEY_MEMORY_BYTES = 64.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,15 @@ def judge(record: Record, largest: int) -> list[Verdict]:
     ]  # fmt: skip
     verdicts += [_at_most(aim, series, bound, unit) for aim, series, bound, unit in bounds]
     verdicts.append(_memory(record))
-    return verdicts + [_rates(record, *each) for each in _RATES]
+    verdicts += [_rates(record, *each) for each in _RATES]
+    verdicts.append(
+        _times(
+            f"wire, {million_keys.OPEN}: at most 4 x 0-db's time", record.series("wire", million_keys.OPEN, ZDB),
+            record.series("wire", million_keys.OPEN, OURS), 0.25,
+        )
+    )  # fmt: skip
+    of_a_key = record.series("wire", million_keys.MEMORY, OURS, "memory")
+    return [*verdicts, _at_most(f"wire, {million_keys.MEMORY}", of_a_key, KEY_MEMORY_BYTES, "B")]
 
 
 _RATES: list[tuple[str, str, str, float]] = [
@@ -75,7 +84,10 @@ _RATES: list[tuple[str, str, str, float]] = [
     ("warm", "256 KiB, unchanged", KUBO, 2), ("warm", "folder of 100", KUBO, 2),
     ("wire", "512 B SET", ZDB, 1.5), ("wire", "512 B GET", ZDB, 0.8),
     ("wire", "64 KiB SET", ZDB, 1.2), ("wire", "64 KiB GET", ZDB, 1.5),
+    ("wire", "1 MiB SET", ZDB, 1.2), ("wire", "1 MiB GET", ZDB, 1.5),
     ("wire", "512 B SET, 16 at once", ZDB, 6), ("wire", "512 B GET, 16 at once", ZDB, 6),
+    ("wire", "64 KiB SET, 16 at once", ZDB, 1), ("wire", "64 KiB GET, 16 at once", ZDB, 1),
+    ("wire", "512 B SET, --sync, 20 clients", ZDB, 5),
 ]  # fmt: skip
 """Benchmark, case, peer, and how many times its requests a second ours must answer at least."""
 

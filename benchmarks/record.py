@@ -7,7 +7,7 @@ from typing import Literal
 
 from benchmarks.figures import Series
 
-Unit = Literal["s", "MiB", "MB/s", "requests/s", ""]
+Unit = Literal["s", "MiB", "MB/s", "requests/s", "B", ""]
 
 OURS = "fungistor --no-sync"
 """The network of trials, that no peer's lack of fsync puts at a disadvantage."""
@@ -17,6 +17,8 @@ KUBO = "kubo"
 ZSTOR = "zstor"
 NGINX = "nginx"
 ZDB = "0-db"
+ZDB_NODELAY = "0-db, TCP_NODELAY on"
+"""It does not exist as such: somebody has switched it on by hand."""
 MACHINE = "machine"
 
 

@@ -15,7 +15,7 @@ from benchmarks.network import Network
 from benchmarks.record import Record
 from benchmarks.zstor import Zstor
 
-PEERS = ("ipfs", "zstor", "zdb", "nginx", "redis-server", "redis-benchmark", "wrk")
+PEERS = ("ipfs", "zstor", "zdb", "zdb-nodelay", "nginx", "redis-server", "redis-benchmark", "wrk")
 
 SETTLED_BYTES = 16 << 20
 """Less than this is not worth making ready for."""

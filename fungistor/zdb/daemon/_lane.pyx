@@ -44,6 +44,7 @@ cdef enum:
     VALUE_BYTES_MAX = 16 << 10
     LARGE_BYTES_MAX = 1 << 20
     BATCH_BYTES = 64 << 10
+    STORED_BYTES = 256 << 10
     LARGE = -2
     DATA_HEAD = 18
     INDEX_HEAD = 34
@@ -118,6 +119,38 @@ cdef char *find(object groups, bytes key) except? NULL:
         place = (place + 1) & mask
 
 
+cdef int insert(object keys, bytes key, const char *entry) except -1:
+    """Add a key that is not in the table of live keys; what seldom happens there is left to it."""
+    cdef object group = keys._groups.get(len(key))
+    if group is None:
+        group = keys.group(len(key))
+    cdef list directory = group._directory
+    cdef list chunks = group._chunks
+    cdef int64_t number = hash(key)
+    cdef object table = directory[number & (<int64_t>len(directory) - 1)]
+    cdef array.array slots = table.slots
+    cdef Py_ssize_t mask = table.mask, used = table.used, row = group.rows, stride = group._stride
+    cdef Py_ssize_t at = (row & ((1 << CHUNK_SHIFT) - 1)) * stride
+    cdef Py_ssize_t place = (number >> PLACE_SHIFT) & mask
+    if at == 0:
+        group._make_room(row)
+    chunk = chunks[row >> CHUNK_SHIFT]
+    if len(chunk) < at + stride:
+        # The first chunk grows with what is in it.
+        chunk[at : at + stride] = key + entry[:24]
+    else:
+        memcpy(PyByteArray_AS_STRING(chunk) + at, PyBytes_AS_STRING(key), len(key))
+        memcpy(PyByteArray_AS_STRING(chunk) + at + len(key), entry, 24)
+    while slots.data.as_uints[place]:
+        place = (place + 1) & mask
+    group.rows = row + 1
+    slots.data.as_uints[place] = row + 1
+    table.used = used + 1
+    if 4 * (used + 1) > 3 * mask:
+        group._enlarge(table, number)
+    return 0
+
+
 cdef class Lane:
     """One daemon's."""
 
@@ -125,21 +158,24 @@ cdef class Lane:
     cdef object _stats
     cdef char *_in
     cdef char *_out
+    cdef char *_old
     cdef bint _sync
     cdef list _batch
     cdef set _keys
     cdef object _namespace
-    cdef Py_ssize_t _gets, _sets, _received, _sent, _data_read
+    cdef Py_ssize_t _waiting, _gets, _sets, _received, _sent, _data_read
 
     def __cinit__(self):
         self._in = <char *>PyMem_Malloc(READ_BYTES)
-        self._out = <char *>PyMem_Malloc(BATCH_BYTES + VALUE_BYTES_MAX + 64)
-        if not self._in or not self._out:
+        self._out = <char *>PyMem_Malloc(BATCH_BYTES + VALUE_BYTES_MAX + 512)
+        self._old = <char *>PyMem_Malloc(READ_BYTES)
+        if not self._in or not self._out or not self._old:
             raise MemoryError
 
     def __dealloc__(self):
         PyMem_Free(self._in)
         PyMem_Free(self._out)
+        PyMem_Free(self._old)
 
     def __init__(self, hub):
         self._hub = hub
@@ -209,7 +245,7 @@ cdef class Lane:
                 if at + 3 > count or data[at] != 13 or data[at + 1] != 10 or data[at + 2] != 36:
                     break
                 at = number_line(data, at + 3, count, &value_bytes)
-                if at < 0 or value_bytes > VALUE_BYTES_MAX or at + value_bytes + 2 > count:
+                if at < 0 or at + value_bytes + 2 > count:
                     break
                 if data[at + value_bytes] != 13 or data[at + value_bytes + 1] != 10:
                     break
@@ -219,6 +255,8 @@ cdef class Lane:
                     out = 0
                 if key in self._keys or (self._namespace is not namespace and self._batch):
                     self.store()
+                if self._waiting > STORED_BYTES:
+                    self.store()
                 if self._sync and connection.held:
                     # Its answer would leave with the flush that it waits for, which does not cover it.
                     break
@@ -226,6 +264,7 @@ cdef class Lane:
                 self._keys.add(key)
                 self._batch.append((connection, fd, key, PyBytes_FromStringAndSize(data + at, value_bytes)))
                 self._sets += 1
+                self._waiting += value_bytes
                 own = True
                 pos = at + value_bytes + 2
             else:
@@ -329,7 +368,7 @@ cdef class Lane:
             return
         cdef list batch = self._batch
         cdef object namespace = self._namespace
-        self._batch, self._keys, self._namespace = [], set(), None
+        self._batch, self._keys, self._namespace, self._waiting = [], set(), None, 0
         cdef Py_ssize_t count = len(batch)
         cdef Record *records = <Record *>PyMem_Malloc(count * sizeof(Record))
         if not records:
@@ -426,10 +465,10 @@ cdef class Lane:
         """Whether the stored value is this one; one that cannot be read is not, so that a SET mends it."""
         cdef uint32_t *old = record.old
         cdef int fd = self._fd(namespace.segments, old[0])
-        if fd < 0 or not self._read(fd, key, old[1], old[2], old[3], self._out):
+        if fd < 0 or not self._read(fd, key, old[1], old[2], old[3], self._old):
             return namespace.same(Put(key, value, 0), (old[0], old[1], old[2], old[3], old[4], old[5]))
         self._data_read += DATA_HEAD + len(key) + len(value)
-        return memcmp(self._out, PyBytes_AS_STRING(value), len(value)) == 0
+        return memcmp(self._old, PyBytes_AS_STRING(value), len(value)) == 0
 
     cdef _commit(self, list batch, object namespace, Record *records, uint32_t now):
         """Note what was appended; the old rows first, as a new one may move them."""
@@ -438,6 +477,7 @@ cdef class Lane:
         cdef uint32_t file_id = segments.ends.file_id, last = file_id
         cdef int fd = segments.index_fd(file_id), current = fd
         cdef char deleted = DELETED
+        cdef char entry[24]
         cdef bytes key, value
         cdef Py_ssize_t position
         cdef Record *record
@@ -464,9 +504,13 @@ cdef class Lane:
             if record.found:
                 continue
             key, value = (<tuple>batch[position])[2], (<tuple>batch[position])[3]
-            live.keys.put(
-                key, (file_id, record.data_offset, len(value), record.crc, now, record.index_offset)
-            )
+            put_u32(entry, file_id)
+            put_u32(entry + 4, record.data_offset)
+            put_u32(entry + 8, len(value))
+            put_u32(entry + 12, record.crc)
+            put_u32(entry + 16, now)
+            put_u32(entry + 20, record.index_offset)
+            insert(live.keys, key, entry)
             payload += len(value)
             key_bytes += len(key)
             added += 1

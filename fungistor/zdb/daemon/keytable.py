@@ -237,10 +237,14 @@ class KeyTable:
 
     def put(self, key: bytes, entry: Entry) -> Entry | None:
         """Set a key's entry and return the one it had."""
-        group = self._groups.get(len(key))
+        return self.group(len(key)).put(key, entry)
+
+    def group(self, key_bytes: int) -> _Group:
+        """Return the group of the keys of a length, made where there is none."""
+        group = self._groups.get(key_bytes)
         if group is None:
-            group = self._groups[len(key)] = _Group(len(key), self)
-        return group.put(key, entry)
+            group = self._groups[key_bytes] = _Group(key_bytes, self)
+        return group
 
     def pop(self, key: bytes) -> Entry | None:
         """Remove a key and return the entry it had."""

@@ -27,8 +27,6 @@ if not os.environ.get(PURE):
 
 _EVENTS_MAX: Final = 128
 """Connections served before what they wrote is stored; who is left comes first next time."""
-_ROUNDS_MAX: Final = 8
-"""Rounds before the loop looks after timers, threads and TLS again: under a millisecond or two."""
 
 
 class Member(Protocol):
@@ -71,21 +69,16 @@ class Rounds:
             self._epoll.close()
 
     def _run(self) -> None:
-        members, lane, poll = self._members, self._lane, self._epoll.poll
+        members, lane = self._members, self._lane
         self.running = True
         try:
-            for _ in range(_ROUNDS_MAX):
-                ready = poll(0, _EVENTS_MAX)
-                for fd, _ in ready:
-                    member = members.get(fd)
-                    if member is None or (lane is not None and lane.serve(member, fd)):
-                        continue
-                    if lane is not None:
-                        lane.count()
-                    member.readable()
-                if not ready:
-                    break
-                self._store()
+            for fd, _ in self._epoll.poll(0, _EVENTS_MAX):
+                member = members.get(fd)
+                if member is None or (lane is not None and lane.serve(member, fd)):
+                    continue
+                if lane is not None:
+                    lane.count()
+                member.readable()
         finally:
             # Also where one of them failed: what the others wrote is not to wait.
             self.running = False
