@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fungistor.limits import KIB, MIB
 from gateway import headers
@@ -31,6 +32,14 @@ AGE_S_MAX = 60.0
 """An entry is made anew after this, so that the clients' many identical requests are seen by the rest now and then."""
 
 TARGET_BYTES_MAX = 4 * KIB
+HEARD_MAX = 1024
+HEARD_BYTES_MAX = 2 * KIB
+"""Requests, byte for byte, whose answer is known: a client that repeats itself is not read again. About 3 MiB at most,
+then all are forgotten at once."""
+
+USED_S = 1.0
+"""An answer counts as used again after this: putting it at the end of the line each time would cost more."""
+
 JOINED_BYTES_MAX = 64 * KIB
 """Head and body up to this are sent as one piece: a copy is cheaper than a second system call."""
 
@@ -68,12 +77,27 @@ class HotAnswer:
     """Of 304."""
     etag: bytes
     made_at: float
+    used_at: float
+    heard: list[bytes] = field(default_factory=list)
+    """The requests that are known to ask for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """What to write for one request."""
 
+    status: int
+    head: bytes
+    body: bytes | memoryview
+    target: bytes
+    number: int
+    """Of the request; `HotAnswers.id_of` makes its id of it."""
+
+
+class _Heard(NamedTuple):
+    """What a request asks for: an answer, and what of it is sent."""
+
+    key: tuple[bytes, bytes]
+    answer: HotAnswer
     status: int
     head: bytes
     body: bytes | memoryview
@@ -86,20 +110,25 @@ class HotAnswers:
         self._bytes_max = bytes_max
         self._clock = clock
         self._answers: OrderedDict[tuple[bytes, bytes], HotAnswer] = OrderedDict()
+        self._heard: dict[bytes, _Heard] = {}
         self.bytes = 0
         self.generation = 0
         self.is_open = True
         """False while each request must be looked at: leave to serve is asked, or single requests are counted."""
         self.hits = 0
         self.gathered = 0
-        self.on_answer: Callable[[Ready, bytes, str, str], None] = lambda *_: None
-        """Told of every answer: what, the target, the client's address, the request id."""
+        self.statuses: Counter[int] = Counter()
+        self.sent_bytes = 0
+        """Both since somebody last took them; counted here, where it costs least."""
+        self.on_answer: Callable[[Ready, str], None] | None = None
+        """Told of every answer, and the client's address, where somebody wants to know."""
         self._id_prefix = secrets.token_hex(4)
-        self._ids = 0
+        self._id_head = b"\r\nx-request-id: " + self._id_prefix.encode()
 
     def clear(self) -> None:
         """Forget everything, and what is being made at this moment, too."""
         self._answers.clear()
+        self._heard.clear()
         self.bytes = 0
         self.generation += 1
 
@@ -124,21 +153,42 @@ class HotAnswers:
         while self.bytes > self._bytes_max and self._answers:
             self._drop(next(iter(self._answers)))
 
-    def ready(self, data: bytes, date: bytes) -> tuple[Ready, bytes, str] | None:
-        """The answer to the one request that `data` is, its target and its id; None for one to go the long way."""
-        if not self.is_open or not data.endswith(b"\r\n\r\n"):
+    def ready(self, data: bytes, date: bytes) -> Ready | None:
+        """The answer to the one request that `data` is; None for one to go the long way."""
+        heard = self._heard.get(data)
+        if heard is None:
+            heard = self._hear(data) if self.is_open else None
+            if heard is None:
+                return None
+        key, answer, status, head, body = heard
+        now = self._clock()
+        if now - answer.used_at > USED_S:
+            if now - answer.made_at > AGE_S_MAX:
+                self._drop(key)
+                return None
+            answer.used_at = now
+            self._answers.move_to_end(key)
+        self.hits = number = self.hits + 1
+        self.statuses[status] += 1
+        self.sent_bytes += len(body)
+        head = b"%sdate: %s%s%08x\r\n\r\n" % (head, date, self._id_head, number)
+        return Ready(status, head, body, key[1], number)
+
+    def id_of(self, ready: Ready) -> str:
+        """The request's id, as the answer tells it."""
+        return f"{self._id_prefix}{ready.number:08x}"
+
+    def _hear(self, data: bytes) -> _Heard | None:
+        """Read a request, and remember what it asks for."""
+        if not data.startswith(b"GET /") or not data.endswith(b"\r\n\r\n"):
             return None
         end = data.find(b" HTTP/1.1\r\n", 4, TARGET_BYTES_MAX)
         host = _HOST.search(data)
         if end < 0 or host is None:
             return None
-        target = data[4:end]
-        key = (host[1], target)
+        key = (host[1], data[4:end])
         answer = self._answers.get(key)
         if answer is None or data.find(b"\r\n\r\n") != len(data) - 4:
-            return None
-        if self._clock() - answer.made_at > AGE_S_MAX:
-            self._drop(key)
             return None
         if _HOST_AGAIN.search(data, host.end() - 1) is not None:
             return None
@@ -149,18 +199,25 @@ class HotAnswers:
             chosen = None if answer.body is None else (200, answer.head, answer.body)
         if chosen is None:
             return None
-        self._answers.move_to_end(key)
-        self.hits += 1
-        self._ids += 1
-        request_id = f"{self._id_prefix}{self._ids:08x}"
-        status, head, body = chosen
-        head = b"%sdate: %s\r\nx-request-id: %s\r\n\r\n" % (head, date, request_id.encode())
-        return Ready(status, head, body), target, request_id
+        heard = _Heard(key, answer, *chosen)
+        if len(data) <= HEARD_BYTES_MAX:
+            self._remember(data, heard)
+        return heard
+
+    def _remember(self, data: bytes, heard: _Heard) -> None:
+        if len(self._heard) >= HEARD_MAX:
+            self._heard.clear()
+            for answer in self._answers.values():
+                answer.heard.clear()
+        self._heard[data] = heard
+        heard.answer.heard.append(data)
 
     def _drop(self, key: tuple[bytes, bytes]) -> None:
         answer = self._answers.pop(key, None)
         if answer is not None:
             self.bytes -= _cost(answer)
+            for data in answer.heard:
+                self._heard.pop(data, None)
 
 
 def _particular(
@@ -220,7 +277,7 @@ def _prebuilt(raw: RawFields, body: bytes | None, now: float) -> HotAnswer | Non
     if known.get(b"accept-ranges") == b"bytes":
         part_head = b"HTTP/1.1 206 Partial Content\r\n" + _lines(fields, frozenset((b"content-length",)))
     same_head = b"HTTP/1.1 304 Not Modified\r\n" + _lines(fields, _OF_THE_BODY)
-    return HotAnswer(body, head, part_head, same_head, known.get(b"etag", b""), now)
+    return HotAnswer(body, head, part_head, same_head, known.get(b"etag", b""), now, now)
 
 
 def _lines(fields: RawFields, without: frozenset[bytes]) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fungistor.limits import KIB
 from gateway import tunnel
 from gateway.endpoint import ABORT_EXTENSION
 from gateway.hot import JOINED_BYTES_MAX, HotAnswers
@@ -24,6 +25,8 @@ _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%s"
 )
+LOCAL_SEND_BYTES = 256 * KIB
+_THIS_MACHINE = ("127.0.0.1", "::1")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -49,6 +52,17 @@ class GatewayProtocol(HttpToolsProtocol):
         """Start the clock: a connection that never asks is closed, too."""
         super().connection_made(transport)
         self._arm_head_timer()
+        self._keep_local_buffers_small(transport)
+
+    def _keep_local_buffers_small(self, transport: asyncio.Transport) -> None:
+        """Bound what waits in the kernel for a client on this machine, which as a rule is the proxy in front.
+
+        Its way has no length that buffers must fill, and what waits in megabytes has left the processor's cache before
+        it is read: with these the reader's copy costs half. Others have the buffers that the kernel finds right.
+        """
+        raw = transport.get_extra_info("socket")
+        if raw is not None and self.client is not None and self.client[0] in _THIS_MACHINE:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LOCAL_SEND_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -102,26 +116,26 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _answer_hot(self, data: bytes) -> bool:
         """Answer what is hot here and now, unless an answer is still on its way on this connection."""
-        hot = self.hot
+        hot, transport = self.hot, self.transport
         cycle: Any = self.cycle  # None before the first request
-        if hot is None or not data.startswith(b"GET /") or self.flow.write_paused or self.transport.is_closing():
+        if hot is None or self.flow.write_paused or transport.is_closing():
             return False
         if cycle is not None and not (cycle.response_complete and cycle.keep_alive):
             return False
-        found = hot.ready(data, self.server_state.default_headers[0][1] if self.server_state.default_headers else b"")
-        if found is None:
+        ready = hot.ready(data, self.server_state.default_headers[0][1] if self.server_state.default_headers else b"")
+        if ready is None:
             return False
-        ready, target, request_id = found
         if len(ready.body) <= JOINED_BYTES_MAX:
-            self.transport.write(ready.head + ready.body)
+            transport.write(ready.head + ready.body)
         else:
-            self.transport.writelines((ready.head, ready.body))
-        self.server_state.total_requests += 1
-        self._disarm_head_timer()
+            transport.writelines((ready.head, ready.body))
         self._last_hot_s = self.loop.time()
+        if self._head_timer is not None:
+            self._disarm_head_timer()
         if self.timeout_keep_alive_task is None:
             self._arm_keep_alive(self.timeout_keep_alive)
-        hot.on_answer(ready, target, self.client[0] if self.client else "", request_id)
+        if hot.on_answer is not None:
+            hot.on_answer(ready, self.client[0] if self.client else "")
         return True
 
     def _arm_keep_alive(self, after_s: float) -> None:

@@ -6,7 +6,6 @@ by can be changed while it serves: `refresh` looks whether files have changed, a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -89,7 +88,6 @@ class Desk:
         self._files = files or DeskFiles()
         self.numbers = Numbers()
         self.hot = HotAnswers(HOT_BYTES_MAX)
-        self.hot.on_answer = self._hot_answered
         self.limits = Limits(self._settings.requests_max)
         self._rules = OperatorRules()
         self._rules_stamp: Hashable = None
@@ -127,6 +125,7 @@ class Desk:
             self._take_up()
         self.numbers.gauge("ipfs_http_gw_concurrent_requests", self.limits.under_way)
         self.numbers.gauge("fungistor_gateway_hot_bytes", self.hot.bytes)
+        self._count_hot()
 
     def _take_up(self) -> None:
         rules = self._rules
@@ -135,6 +134,7 @@ class Desk:
         self._authorization = ForwardAuthorization(url, rules.authorization_timeout_s) if url else None
         self.hot.is_open = self._authorization is None and not self.limits.has_rates
         self.hot.clear()
+        self.hot.on_answer = self._log_hot if self._logs else None
 
     def _reload(self) -> None:
         self._rules_stamp = None
@@ -301,15 +301,21 @@ class Desk:
         said = self._rules.access_log
         return self._settings.access_log if said is None else said
 
-    def _hot_answered(self, ready: Ready, target: bytes, client: str, said_id: str) -> None:
-        self.numbers.count("ipfs_http_gw_responses_total", code=str(ready.status))
-        self.numbers.count("fungistor_gateway_hot_answers_total")
-        self.numbers.count("fungistor_gateway_sent_bytes_total", by=len(ready.body))
-        if self._logs:
-            now = time.monotonic()
-            text = target.decode("latin-1")
-            visit = _Visit("GET", text, target, "", b"", client, said_id, {}, now, 0, ready.status, len(ready.body))
-            self._log(dataclasses.replace(visit, kind="hot"))
+    def _count_hot(self) -> None:
+        hot = self.hot
+        for status, count in hot.statuses.items():
+            self.numbers.count("ipfs_http_gw_responses_total", count, code=str(status))
+            self.numbers.count("fungistor_gateway_hot_answers_total", count)
+        self.numbers.count("fungistor_gateway_sent_bytes_total", hot.sent_bytes)
+        hot.statuses.clear()
+        hot.sent_bytes = 0
+
+    def _log_hot(self, ready: Ready, client: str) -> None:
+        now, text, said_id = time.monotonic(), ready.target.decode("latin-1"), self.hot.id_of(ready)
+        visit = _Visit(
+            "GET", text, ready.target, "", b"", client, said_id, {}, now, 0, ready.status, len(ready.body), kind="hot"
+        )
+        self._log(visit)
 
     def _log(self, visit: _Visit) -> None:
         line: dict[str, object] = {
