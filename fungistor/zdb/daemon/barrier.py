@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from fungistor.zdb.daemon.files import flush_each
 from fungistor.zdb.daemon.log import ERROR, say
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.segments import Unsynced
@@ -66,7 +67,8 @@ class Barrier:
         """A round is over in the thread: note what is whole on disk, then answer."""
         bad = {namespace.name for namespace, _ in failed}
         for namespace, unsynced in work:
-            if namespace.name not in bad and not namespace.removed:
+            # What was emptied or read again meanwhile has other files than those that were flushed.
+            if namespace.name not in bad and namespace.segments is unsynced.source:
                 self._store.note_durable(namespace, unsynced.newest, unsynced.end)
         self._finished(failed)
 
@@ -91,17 +93,13 @@ class Barrier:
             self._queue.put(None)
             self._worker.join()
         if not self._skip:
-            work = [(namespace, namespace.segments.take_unsynced()) for namespace in self._store.namespaces.values()]
+            every = [(one, one.segments.take_unsynced()) for one in self._store.namespaces.values()]
+            work = [(one, unsynced) for one, unsynced in every if unsynced.files or unsynced.directories]
             for namespace, reason in sync_round(work):
                 namespace.broken = reason
 
 
 def sync_round(work: list[tuple[Namespace, Unsynced]]) -> list[tuple[Namespace, str]]:
     """Flush files and directories; return the namespaces for which it failed, with the reason."""
-    failed = []
-    for namespace, unsynced in work:
-        try:
-            unsynced.sync()
-        except OSError as error:
-            failed.append((namespace, f"fsync failed: {error.strerror}"))
-    return failed
+    refused = flush_each(lambda one: one[1].sync(), work)
+    return [(namespace, f"fsync failed: {error.strerror}") for (namespace, _), error in refused]

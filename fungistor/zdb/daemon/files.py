@@ -6,10 +6,16 @@ import contextlib
 import errno
 import os
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol, TypeVar
 
 Buffer = bytes | bytearray | memoryview
+Item = TypeVar("Item")
+
+_FLUSHES_AT_A_TIME: Final = 16
+_FLUSHED_TOGETHER_MIN: Final = 8
+"""Fewer are not worth the threads."""
 
 _OPEN_FILES_MAX: Final = 64
 """Older segments kept open over all namespaces; an open costs 5 us, so this only has to catch the hot ones."""
@@ -56,6 +62,29 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def flush_each(flush: Callable[[Item], None], items: Sequence[Item]) -> list[tuple[Item, OSError]]:
+    """Flush each item; where there are many, some at a time, because a disk takes flushes that meet as one.
+
+    Returns what the disk refused, with its reason.
+    """
+    refused: list[tuple[Item, OSError]] = []
+
+    def attempt(item: Item) -> None:
+        try:
+            flush(item)
+        except OSError as error:
+            refused.append((item, error))
+
+    if len(items) < _FLUSHED_TOGETHER_MIN:
+        for item in items:
+            attempt(item)
+    else:
+        with ThreadPoolExecutor(_FLUSHES_AT_A_TIME, "zdb-flush") as pool:
+            # Through the list, so that what no flush can raise is not lost either.
+            list(pool.map(attempt, items))
+    return refused
 
 
 def replace_file(path: str, data: bytes, *, sync: bool) -> None:

@@ -23,7 +23,7 @@ from fungistor.zdb.daemon.format import (
     parse_index_record,
 )
 from fungistor.zdb.daemon.keytable import Entry, KeyTable
-from fungistor.zdb.daemon.segments import Segments, Write, WriteError
+from fungistor.zdb.daemon.segments import Ends, Segments, Write, WriteError
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, first_slots, id_bytes
 from fungistor.zdb.daemon.wire import ReplyError
 
@@ -148,6 +148,8 @@ class Namespace:
         """Whether an index record could not be marked: only the data file knows, so no checkpoint may be taken."""
         self.checkpoint = Checkpoint((), b"")
         """The last one written or read; what it vouches for stays so."""
+        self.settled: Ends | None = None
+        """Where its files ended when the checkpoint spoke of all that is in them; None where it never did."""
         self.datasize = datasize
         """How long a data file may become."""
 
@@ -168,6 +170,7 @@ class Namespace:
             OSError: the disk refused.
         """
         self.segments.set_mode(mode)
+        self.settled = None
         self.next_id, self.slots = 0, first_slots(mode)
 
     def adopt(self, segments: Segments, live: Live, slots: Slots | None, next_id: int) -> None:
@@ -175,7 +178,7 @@ class Namespace:
         segments.patched.clear()
         self.segments, self.live, self.slots, self.next_id = segments, live, slots, next_id
         self.unflagged = False
-        self.offsets = None
+        self.offsets = self.settled = None
 
     def entry(self, key: bytes) -> Entry | None:
         """Return (file, data offset, length, checksum, time, index offset) of a live key."""

@@ -91,6 +91,8 @@ class Unsynced:
     """The data file that is appended to; those before it are whole."""
     end: int = 0
     """Where it ended."""
+    source: Segments | None = None
+    """Whose files they are: a FLUSH or RELOAD of the namespace puts others in their place."""
 
     def sync(self) -> None:
         """Make all of it durable, one descriptor at a time.
@@ -369,7 +371,7 @@ class Segments:
         self._retired.clear()
         self._directories.clear()
         self._dirty = False
-        return Unsynced(files, directories, newest, self.ends.data_end)
+        return Unsynced(files, directories, newest, self.ends.data_end, self)
 
     def touch_directory(self, path: str) -> None:
         """Have the next barrier make this directory durable."""
@@ -381,7 +383,7 @@ class Segments:
         Raises:
             OSError: the disk refused.
         """
-        os.fdatasync(self.index_fd(self.ends.file_id))
+        sync_file(f"{self.index_path}/i{self.ends.file_id}")
 
     def close(self) -> None:
         """Close all files; nothing is flushed."""

@@ -20,7 +20,16 @@ from fungistor.zdb.daemon.checkpoint import (
     write_checkpoint,
 )
 from fungistor.zdb.daemon.emptying import begin_emptying, emptied_mode, finish_emptying
-from fungistor.zdb.daemon.files import OpenFiles, close_all, create_file, read_file, replace_file, sync_directory
+from fungistor.zdb.daemon.files import (
+    OpenFiles,
+    close_all,
+    create_file,
+    flush_each,
+    read_file,
+    replace_file,
+    sync_directory,
+    sync_file,
+)
 from fungistor.zdb.daemon.format import (
     DATA_HEADER,
     INDEX_HEADER,
@@ -160,16 +169,18 @@ class Store:
 
     def close(self) -> None:
         """Write checkpoints, close all files and release the directories. Data must be durable already."""
+        # Without a checkpoint the next start walks the data: slower, as right.
+        flush_each(self._leave, list(self.namespaces.values()))
         for namespace in self.namespaces.values():
-            segments = namespace.segments
-            if not namespace.broken and not namespace.unflagged and not self.readonly:
-                # Without a checkpoint the next start walks the data: slower, as right.
-                with contextlib.suppress(OSError):
-                    if self.durable:
-                        segments.sync_index()
-                    self._save_checkpoint(namespace)
-            segments.close()
+            namespace.segments.close()
         self._abandon()
+
+    def _leave(self, namespace: Namespace) -> None:
+        if namespace.broken or namespace.unflagged or self.readonly or namespace.settled == namespace.segments.ends:
+            return
+        if self.durable:
+            namespace.segments.sync_index()
+        self._save_checkpoint(namespace)
 
     def note_durable(self, namespace: Namespace, newest: int, end: int) -> None:
         """Note that the data files before `newest` are whole on disk, and that one up to `end`.
@@ -194,6 +205,7 @@ class Store:
         durable = segments.ends.file_id if self.durable else namespace.checkpoint.durable
         descriptor = encode_descriptor(namespace.descriptor)
         namespace.checkpoint = save_checkpoint(segments, descriptor, durable=durable, sync=self.durable)
+        namespace.settled = segments.ends
 
     def _abandon(self) -> None:
         self._open_files.close()
@@ -212,6 +224,9 @@ class Store:
         ]
         for name in (DEFAULT, *sorted(set(names) - {DEFAULT})):
             self._open(name)
+        opened = [one for one in self.namespaces.values() if one.unfinished is None]
+        for _, error in flush_each(lambda one: self._make_durable(one, changed=one.settled is None), opened):
+            raise error
 
     def _open(self, name: bytes) -> None:
         index_path, data_path = self._paths(name)
@@ -235,7 +250,8 @@ class Store:
         namespace.checkpoint = checkpoint or namespace.checkpoint
         self.namespaces[name] = namespace
         self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
-        self._make_durable(namespace, changed=found.changed)
+        if not found.changed:
+            namespace.settled = found.ends
 
     def _emptied(self, index_path: str, data_path: str, report: list[str]) -> int | None:
         """Finish a FLUSH that was begun; where the disk refuses, return the namespace's mode."""
@@ -356,11 +372,11 @@ class Store:
         if self.durable:
             for file_id in range(segments.ends.file_id + 1):
                 with contextlib.suppress(FileNotFoundError):
-                    os.fdatasync(segments.data_fd(file_id))
+                    sync_file(f"{segments.data_path}/d{file_id}")
                 if changed:
                     # Past a hole that the last cut left, only the index leads to what is appended from now on.
                     with contextlib.suppress(FileNotFoundError):
-                        os.fdatasync(segments.index_fd(file_id))
+                        sync_file(f"{segments.index_path}/i{file_id}")
             sync_directory(segments.data_path)
             sync_directory(segments.index_path)
             self.note_durable(namespace, segments.ends.file_id, segments.ends.data_end)
