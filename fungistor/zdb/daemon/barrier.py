@@ -79,7 +79,7 @@ class Barrier:
             namespace.broken = reason
             name = os.fsdecode(namespace.name)
             say(ERROR, "namespace.broken", f"takes no writes until a restart: {reason}", namespace=name)
-        # A namespace whose FLUSH is not finished has acknowledged nothing that could be lost.
+        # A namespace that waits for room has acknowledged nothing that could be lost.
         whole = not any(one.broken and one.unfinished is None for one in self._store.namespaces.values())
         callbacks, self._running = self._running, []
         for done in callbacks:

@@ -57,6 +57,11 @@ class Compactor:
             name = os.fsdecode(namespace.name)
             say(WARNING, "compaction.ended", f"compaction ended early: {error}", namespace=name)
             done(error.message)
+        except OSError as error:
+            # Files that were put in the place of others meanwhile, or that cannot be read.
+            name = os.fsdecode(namespace.name)
+            say(WARNING, "compaction.ended", f"compaction ended early: {error}", namespace=name)
+            done(f"its files cannot be read: {error.strerror}")
         else:
             done(outcome)
         finally:

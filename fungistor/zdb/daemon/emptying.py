@@ -51,11 +51,14 @@ def finish_emptying(index_path: str, data_path: str, mode: int, *, durable: bool
     """
     for path in (index_path, data_path):
         os.makedirs(path, mode=0o700, exist_ok=True)
-    _begin_anew(f"{index_path}/i0", index_header(0, mode))
-    _begin_anew(f"{data_path}/d0", data_header(0))
-    for number in sorted(file_numbers(index_path, data_path) - {0}, reverse=True):
+    numbers = sorted(file_numbers(index_path, data_path) - {0}, reverse=True)
+    # Data goes first: it is most of the space, and where the first pair was compacted away its head needs some.
+    for number in numbers:
         _remove(f"{data_path}/d{number}")
+    _begin_anew(f"{index_path}/i0", index_header(0, mode))
+    for number in numbers:
         _remove(f"{index_path}/i{number}")
+    _begin_anew(f"{data_path}/d0", data_header(0))
     for name in (CHECKPOINT_NAME, FLUSHED_NAME):
         _remove(f"{index_path}/{name}")
     if durable:

@@ -36,9 +36,11 @@ def look(context: Context) -> Health:
     if len(broken) > _NAMED_MAX:
         health.broken.append(f"and {len(broken) - _NAMED_MAX} more namespaces")
     unfinished = [one for one in store.namespaces.values() if one.unfinished is not None]
-    if unfinished:
-        named = ", ".join(os.fsdecode(one.name) for one in unfinished[:_NAMED_MAX])
-        health.refuses.append(f"a FLUSH is not finished in {len(unfinished)} namespaces: {named}")
+    health.refuses.extend(
+        f"namespace {os.fsdecode(one.name)} takes no writes: {one.broken}" for one in unfinished[:_NAMED_MAX]
+    )
+    if len(unfinished) > _NAMED_MAX:
+        health.refuses.append(f"and {len(unfinished) - _NAMED_MAX} more namespaces")
     if time.time() - context.stats.write_failed_at < FAILED_RECENTLY_S:
         health.refuses.append("a disk has just refused a write")
     for what, root in (("data", store.data_root), ("index", store.index_root)):

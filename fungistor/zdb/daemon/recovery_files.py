@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import struct
@@ -37,6 +38,7 @@ from fungistor.zdb.daemon.segments import Ends
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots
 
 _COMPARED_BYTES: Final = 4096
+_MEND_ROOM_BYTES: Final = 64 << 10
 _NUMBERED: Final = re.compile(r"[di](0|[1-9][0-9]{0,9})")
 
 
@@ -244,6 +246,18 @@ def file_numbers(index_path: str, data_path: str) -> set[int]:
         for name in os.listdir(path)
         if (match := _NUMBERED.fullmatch(name))
     }
+
+
+def check_room_to_mend(index_path: str) -> None:
+    """Look for room to write a namespace's index files anew, before reading all of its data in vain.
+
+    Raises:
+        OSError: there is none.
+    """
+    disk = os.statvfs(index_path)
+    largest = max((entry.stat().st_size for entry in os.scandir(index_path)), default=0)
+    if disk.f_bavail * disk.f_frsize < largest + _MEND_ROOM_BYTES or (disk.f_files and not disk.f_favail):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), index_path)
 
 
 def stored_mode(index_path: str, numbers: set[int]) -> int | None:

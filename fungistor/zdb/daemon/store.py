@@ -44,7 +44,7 @@ from fungistor.zdb.daemon.format import (
 )
 from fungistor.zdb.daemon.namespace import IoStats, Live, Namespace
 from fungistor.zdb.daemon.recovery import recover
-from fungistor.zdb.daemon.recovery_files import Recovered
+from fungistor.zdb.daemon.recovery_files import Recovered, check_room_to_mend
 from fungistor.zdb.daemon.segments import Ends, Segments
 from fungistor.zdb.daemon.sequential import first_slots
 
@@ -240,7 +240,7 @@ class Store:
         if void is not None:
             self._open_void(name, void, index_path, data_path, checkpoint, report)
             return
-        found = recover(index_path, data_path, checkpoint, self._mode, readonly=self.readonly)
+        found, refused = self._recovered(index_path, data_path, checkpoint)
         report += found.report
         descriptor = self._descriptor(name, index_path, checkpoint, report, empty=not found.keys)
         namespace = Namespace(
@@ -252,6 +252,37 @@ class Store:
         self.report += [f"namespace {os.fsdecode(name)}: {line}" for line in report]
         if not found.changed:
             namespace.settled = found.ends
+        if refused:
+            self.report.append(f"namespace {os.fsdecode(name)}: cannot be mended yet, takes no writes: {refused}")
+            self._await_room(namespace, refused)
+
+    def _await_room(self, namespace: Namespace, refused: str) -> None:
+        namespace.broken = f"its files cannot be mended yet: {refused}"
+        namespace.unfinished = lambda: self._mend(namespace)
+
+    def _recovered(self, index_path: str, data_path: str, checkpoint: Checkpoint | None) -> tuple[Recovered, str]:
+        """Recover a namespace; where there is no room to write what is mended, in memory alone, with the reason."""
+        try:
+            return recover(index_path, data_path, checkpoint, self._mode, readonly=self.readonly), ""
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return recover(index_path, data_path, checkpoint, self._mode, readonly=True), str(error.strerror)
+
+    def _mend(self, namespace: Namespace) -> None:
+        """Recover a namespace once more that had no room for it; until then its values are served.
+
+        Raises:
+            OSError: there still is none.
+        """
+        segments = namespace.segments
+        check_room_to_mend(segments.index_path)
+        checkpoint = load_checkpoint(segments.index_path, [])
+        found = recover(segments.index_path, segments.data_path, checkpoint, self._mode)
+        segments.close()
+        namespace.adopt(*self._opened(segments.index_path, segments.data_path, found), found.slots, found.index_records)
+        namespace.broken, namespace.unfinished = "", None
+        self._make_durable(namespace, changed=found.changed)
 
     def _emptied(self, index_path: str, data_path: str, report: list[str]) -> int | None:
         """Finish a FLUSH that was begun; where the disk refuses, return the namespace's mode."""
@@ -293,9 +324,10 @@ class Store:
             FailedError: what is there now cannot be opened; the namespace takes no writes until a restart.
             OSError: the disk refused; the same.
         """
-        if namespace.unfinished is not None:
-            self._finish_emptying(namespace)
         segments = namespace.segments
+        if emptied_mode(segments.index_path, segments.data_path) is not None:
+            self._finish_emptying(namespace)
+            segments = namespace.segments
         unsynced = segments.take_unsynced()
         if self.durable:
             unsynced.sync()
@@ -303,13 +335,16 @@ class Store:
         segments.close()
         report: list[str] = []
         checkpoint = load_checkpoint(segments.index_path, report)
-        found = recover(segments.index_path, segments.data_path, checkpoint, self._mode, readonly=self.readonly)
+        found, refused = self._recovered(segments.index_path, segments.data_path, checkpoint)
         descriptor = self._descriptor(namespace.name, segments.index_path, checkpoint, report, empty=not found.keys)
         namespace.descriptor = descriptor
         namespace.adopt(*self._opened(segments.index_path, segments.data_path, found), found.slots, found.index_records)
         namespace.checkpoint = checkpoint or Checkpoint((), b"")
-        namespace.broken = ""
-        self._make_durable(namespace, changed=found.changed)
+        namespace.broken, namespace.unfinished = "", None
+        if refused:
+            self._await_room(namespace, refused)
+        else:
+            self._make_durable(namespace, changed=found.changed)
 
     def flush(self, namespace: Namespace) -> None:
         """Empty a namespace: values, versions and files; its properties stay.
@@ -320,8 +355,8 @@ class Store:
             OSError: the disk refused. Either nothing has changed; or the namespace is empty, and takes no writes
                 until the rest could be done, which is tried before each.
         """
-        if namespace.unfinished is None:
-            segments = namespace.segments
+        segments = namespace.segments
+        if emptied_mode(segments.index_path, segments.data_path) is None:
             try:
                 begin_emptying(segments.index_path, durable=self.durable)
             except OSError:

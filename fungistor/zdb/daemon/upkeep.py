@@ -97,7 +97,7 @@ class Upkeep:
         self._commands = hub.context.stats.commands
         for namespace in list(hub.context.store.namespaces.values()):
             if namespace.unfinished is not None and namespace.recovers():
-                say(INFO, "flush.finished", "a FLUSH was finished", namespace=os.fsdecode(namespace.name))
+                say(INFO, "namespace.mended", "it takes writes again", namespace=os.fsdecode(namespace.name))
         io = hub.context.store.io
         failures = io.data_write_failed + io.index_write_failed
         if failures != self._write_failures:

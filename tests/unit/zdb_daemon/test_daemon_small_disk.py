@@ -26,6 +26,7 @@ REFUSALS = {
     "Cannot delete key (index)",
     "Could not create namespace",
     "Could not flush namespace",
+    "Could not reload namespace",
     "Could not remove namespace",
 }
 
