@@ -24,7 +24,7 @@ from gateway.settings import STEP_BYTES_MAX, Settings
 from gateway.steps import SourceStack, take_step
 from tests.unit.gateway.live import Live, serving, wait_until
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 WAIT_S = 10.0
 
 
