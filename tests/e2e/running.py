@@ -41,6 +41,15 @@ class Up:
         own = psutil.Process(self.process.pid)
         return [own, *own.children(recursive=True)]
 
+    def gateway_workers(self) -> list[psutil.Process]:
+        """The gateway's workers that are there now: one that ends while it is looked at is not."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "gateway" in process.cmdline():
+                    found.append(process)
+        return found
+
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         return fungistor(self.home, *words)
 

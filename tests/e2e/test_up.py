@@ -155,14 +155,14 @@ def test_an_unknown_member_is_not_found_and_nothing_is_done(up: Up) -> None:
 
 def test_workers_and_members_that_die_come_back(up: Up, cid: str) -> None:
     """kill -9 of a gateway worker and of a member: both are replaced, and the gateway answers all along."""
-    worker = next(process for process in up.processes() if "gateway" in process.cmdline())
+    worker = up.gateway_workers()[0]
     member = int(str(up.lines("member", "list")[0]["pid"]))
     worker.kill()
     os.kill(member, signal.SIGKILL)
     assert fetch(f"{up.gateway}/ipfs/{cid}")[0] == 200
 
     def back() -> bool:
-        alive = [process for process in up.processes() if "gateway" in process.cmdline()]
+        alive = up.gateway_workers()
         states = {line["state"] for line in up.lines("member", "list")}
         return len(alive) == 2 and worker not in alive and states == {"up"}
 

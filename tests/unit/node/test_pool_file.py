@@ -70,7 +70,7 @@ def test_a_password_file_is_relative_to_the_pool_file(tmp_path: Path) -> None:
         (ONE.replace('namespace = "ns"', ""), "namespace is missing"),
         (ONE + 'zone = "a//b"', "zone"),
         (ONE + 'zone = "' + "/".join("abcdefghi") + '"', "zone"),
-        (ONE + "weight = 0", "weight"),
+        (ONE + "weight = -1", "weight"),
         (ONE + "weight = true", "weight"),
         (ONE + "weight = 1.5", "weight"),
         (ONE + "lat = 1", "lon is missing"),
