@@ -304,6 +304,7 @@ class Namespace:
         Raises:
             ReplyError: why it was refused.
         """
+        self._check_writable()
         if self.slots is not None:
             return self._put_id(put, self.slots)
         write, old = self._prepare(put, 0)
@@ -322,6 +323,9 @@ class Namespace:
 
         Each answer is the key, None where that very value was there already, or why it was refused.
         """
+        if self.broken:
+            # Before anything is looked up: what is mended may lie elsewhere.
+            self.recovers()
         if self.slots is not None:
             return [self._answer(put) for put in puts]
         answers: list[bytes | ReplyError | None] = [put.key for put in puts]
@@ -440,7 +444,9 @@ class Namespace:
         Raises:
             ReplyError: the disk refused; the key is as it was.
         """
-        self._check_writable()
+        if self.broken:
+            self._check_writable()
+            entry = self.entry(key) or entry
         try:
             self.segments.append_tombstone(key, timestamp, *self.place(key, entry))
         except WriteError as error:
@@ -483,7 +489,7 @@ class Namespace:
 
     def _check_allowed(self, old: Entry | None, size: int, grown: int) -> None:
         if self.broken:
-            self._check_writable()
+            raise ReplyError("Cannot write data right now")
         if old is not None and self.descriptor.worm:
             raise ReplyError("Namespace is protected by worm mode")
         limit = self.descriptor.maxsize
