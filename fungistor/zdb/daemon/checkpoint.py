@@ -19,8 +19,8 @@ from fungistor.zdb.daemon.segments import Segments
 
 CHECKPOINT_NAME: Final = "fungistor-checkpoint"
 FLUSHED_NAME: Final = "fungistor-flushed"
-_FLUSHED: Final = Struct("<4sIII")
-_FLUSHED_MAGIC: Final = b"FZB0"
+_FLUSHED: Final = Struct("<4sIIQI")
+_FLUSHED_MAGIC: Final = b"FZB1"
 _INDEX_FILE: Final = re.compile(r"i(0|[1-9][0-9]{0,9})")
 
 
@@ -36,18 +36,19 @@ def load_checkpoint(index_path: str, report: list[str]) -> Checkpoint | None:
         return None
 
 
-def load_flushed(index_path: str) -> tuple[int, int] | None:
-    """Return the data file and the end in it up to which the last barrier that is known covered all; else None."""
+def load_flushed(index_path: str) -> tuple[int, int, int] | None:
+    """Return the data file, the end in it up to which the last barrier that is known covered all, and what the next
+    id was not below then; else None."""
     data = read_file(f"{index_path}/{FLUSHED_NAME}")
     if data is None or len(data) != _FLUSHED.size:
         return None
-    magic, file_id, end, crc = _FLUSHED.unpack(data)
-    return (file_id, end) if magic == _FLUSHED_MAGIC and crc == checksum(data[:-4]) else None
+    magic, file_id, end, next_id, crc = _FLUSHED.unpack(data)
+    return (file_id, end, next_id) if magic == _FLUSHED_MAGIC and crc == checksum(data[:-4]) else None
 
 
-def note_flushed(index_path: str, file_id: int, end: int) -> None:
+def note_flushed(index_path: str, file_id: int, end: int, next_id: int = 0) -> None:
     """Write down what a barrier covered, after it did; in place and not flushed, an older note only says less."""
-    body = _FLUSHED.pack(_FLUSHED_MAGIC, file_id, end, 0)[:-4]
+    body = _FLUSHED.pack(_FLUSHED_MAGIC, file_id, end, next_id, 0)[:-4]
     with contextlib.suppress(OSError):
         fd = os.open(f"{index_path}/{FLUSHED_NAME}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -191,11 +191,11 @@ def compact(
 
 
 @contextlib.contextmanager
-def _opened(data: str, index: str, progress: Progress) -> Iterator[Store]:
-    """Open the folders as a start does, and say what that mended."""
+def _opened(data: str, index: str, progress: Progress, *, readonly: bool = False) -> Iterator[Store]:
+    """Open the folders as a start does, and say what that mended, or would mend."""
     with _locked(data, index):
         pass
-    store = Store(data, index, datasize=_DATASIZE, durable=True)
+    store = Store(data, index, datasize=_DATASIZE, durable=True, readonly=readonly)
     try:
         for line in store.report:
             progress(line)
@@ -232,13 +232,13 @@ def rebuild_index(data: str, index: str, progress: Progress) -> Iterator[Row]:
 
 
 def dump(data: str, index: str, progress: Progress) -> Iterator[Row]:
-    """A row a live key: where it lies and how long it is; values are not shown.
+    """A row a live key: where it lies and how long it is; values are not shown, and nothing is mended on disk.
 
     Raises:
         InvalidError: a folder is not there.
         ConflictError: a daemon has them.
     """
-    with _opened(data, index, progress) as store:
+    with _opened(data, index, progress, readonly=True) as store:
         yield from live_rows(store, progress)
 
 

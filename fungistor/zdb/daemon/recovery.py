@@ -24,6 +24,7 @@ from fungistor.zdb.daemon.format import (
     INDEX_RECORD,
     MODE_SEQUENTIAL,
     MODE_USER,
+    SLOT_BYTES,
     Checkpoint,
     DataRecord,
     SegmentMark,
@@ -50,11 +51,13 @@ from fungistor.zdb.daemon.recovery_files import (
     create_pair,
     drop_stillborn,
     file_numbers,
+    lost_numbers,
     stored_mode,
     vouched_marks,
 )
 from fungistor.zdb.daemon.recovery_sequential import SequentialLoader
 from fungistor.zdb.daemon.segments import Ends
+from fungistor.zdb.daemon.sequential import first_slots
 
 MODE_NAMES: Final = ("user", "seq")
 
@@ -356,13 +359,21 @@ def recover(
             hint="start it without --mode",
         )
     vouched = vouched_marks(data_path, checkpoint)
+    flushed = load_flushed(index_path)
+    lost: set[int] = set()
+    if actual == MODE_SEQUENTIAL and numbers:
+        # Every id ever given has its slot: where a pair is gone with both files, its ids still are not given again.
+        lost = lost_numbers(numbers, checkpoint, flushed)
+        numbers |= lost
     # A folder that only the original wrote does not say what was flushed: its missing files are elsewhere.
     newest = max(numbers, default=0)
     durable = checkpoint.durable if checkpoint is not None else newest + 1
     recent = checkpoint.durable if checkpoint is not None else newest - 1
-    flushed = load_flushed(index_path)
     elsewhere = newest in vouched or newest < durable
     changed = not numbers
+    if not numbers and readonly:
+        ends = Ends(0, DATA_HEADER.size, 0, INDEX_HEADER.size, 0)
+        return Recovered(KeyTable(), ends, 0, report, {}, False, first_slots(actual))
     if not numbers or (elsewhere and not readonly and not os.path.exists(f"{data_path}/d{newest}")):
         newest += 1 if numbers else 0
         create_pair(index_path, data_path, newest, actual)
@@ -370,6 +381,10 @@ def recover(
         changed = True
     if actual == MODE_SEQUENTIAL:
         walker = SequentialLoader(index_path, data_path, actual, report, changed, durable, recent, flushed, readonly)
+        walker.lost = dict.fromkeys(lost, 0)
+        for mark in checkpoint.segments if checkpoint is not None else ():
+            if mark.file_id in lost:
+                walker.lost[mark.file_id] = (mark.index_end - INDEX_HEADER.size) // SLOT_BYTES
         return walker.load(sorted(numbers), vouched)
     loader = _Loader(index_path, data_path, actual, report, changed, durable, recent, flushed, readonly)
     marks: dict[int, SegmentMark] = {}

@@ -38,6 +38,8 @@ from fungistor.zdb.daemon.segments import Ends
 from fungistor.zdb.daemon.sequential import ID_BYTES, Slots
 
 _COMPARED_BYTES: Final = 4096
+_LOST_PAIRS_MAX: Final = 1024
+"""More are no accident: a file of some wild number lies there."""
 _MEND_ROOM_BYTES: Final = 64 << 10
 _NUMBERED: Final = re.compile(r"[di](0|[1-9][0-9]{0,9})")
 
@@ -69,8 +71,9 @@ class PairFiles:
     """Data files below this were flushed when they were whole, so no power cut can have holes in them."""
     recent: int = 0
     """From here on payloads are checked."""
-    flushed: tuple[int, int] | None = None
-    """The data file, and the end in it, up to which a barrier covered all; None where nobody noted that."""
+    flushed: tuple[int, int, int] | None = None
+    """The data file, and the end in it, up to which a barrier covered all, and the next id then; None where nobody
+    noted that."""
     readonly: bool = False
     """Whether the files cannot be changed."""
     holed: set[int] = field(default_factory=set)
@@ -246,6 +249,14 @@ def file_numbers(index_path: str, data_path: str) -> set[int]:
         for name in os.listdir(path)
         if (match := _NUMBERED.fullmatch(name))
     }
+
+
+def lost_numbers(numbers: set[int], checkpoint: Checkpoint | None, flushed: tuple[int, int, int] | None) -> set[int]:
+    """Return the numbers of pairs that were there and of which no file is: gaps, and what the notes speak of."""
+    known = {mark.file_id for mark in checkpoint.segments} if checkpoint is not None else set()
+    newest = max({*numbers, *known, *(flushed or ())[:1]}, default=-1)
+    missing = newest + 1 - len(numbers)
+    return set(range(newest + 1)) - numbers if 0 < missing <= _LOST_PAIRS_MAX else set()
 
 
 def check_room_to_mend(index_path: str) -> None:

@@ -8,6 +8,7 @@ and the index files are only asked about data that is not there any more.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,6 +19,7 @@ from fungistor.zdb.daemon.format import (
     DATA_RECORD,
     DELETED,
     INDEX_HEADER,
+    OFFSET_MAX,
     SLOT_BYTES,
     DataRecord,
     IndexRecord,
@@ -36,6 +38,8 @@ from fungistor.zdb.daemon.sequential import ID_BYTES, Slots, id_bytes
 
 _KEY_AT: Final = SLOT_BYTES - ID_BYTES
 _FLAGS_AT: Final = 13
+_LOST_IDS_MAX: Final = 1 << 20
+"""How many ids one record alone may say that lost files had; more have to be said by two."""
 _NO_ID: Final = b"\xff" * ID_BYTES
 
 
@@ -53,6 +57,9 @@ class SequentialLoader(PairFiles):
     named: dict[int, dict[int, IndexRecord]] = field(default_factory=dict)
     """What slots say of the records in each data file, by their offsets."""
 
+    lost: dict[int, int] = field(default_factory=dict)
+    """Pairs of which no file is left, with how many ids a checkpoint knew in them."""
+
     def load(self, numbers: list[int], vouched: dict[int, SegmentMark]) -> Recovered:
         """Take over the files, which must not be empty of pairs."""
         indexes = {number: self._slots_of(number) for number in numbers}
@@ -60,7 +67,12 @@ class SequentialLoader(PairFiles):
         if marks is None:
             self.changed = True
             self._learn(indexes)
-            marks = {number: self._replay(number, indexes[number], number in vouched) for number in numbers}
+            marks = {}
+            for at, number in enumerate(numbers):
+                marks[number] = self._replay(number, indexes[number], number in vouched)
+                if number in self.lost:
+                    self._reserve(number, indexes[numbers[at + 1]] if at + 1 < len(numbers) else b"")
+            self._keep_told(numbers[-1])
             self._check_unread(set(numbers))
             self._write_back(numbers)
             if self.begin_anew(numbers[-1]):
@@ -116,6 +128,8 @@ class SequentialLoader(PairFiles):
 
     def _trusted_marks(self, numbers: list[int], vouched: dict[int, SegmentMark]) -> dict[int, SegmentMark] | None:
         """Return the marks if the checkpoint speaks of all these very bytes: an update may have patched any file."""
+        if self.lost:
+            return None
         for number in numbers:
             mark, data = vouched.get(number), f"{self.data_path}/d{number}"
             if mark is None and not os.path.exists(data) and number != numbers[-1]:
@@ -178,6 +192,9 @@ class SequentialLoader(PairFiles):
             self._update(number, slot, record, known)
             return
         missing = slot - self._count
+        if missing <= _LOST_IDS_MAX and any(lost < number for lost in self.lost):
+            self._reserve_up_to(slot, number)
+            missing = slot - self._count
         have = self.firsts[number] * SLOT_BYTES + len(known) - len(self.table)
         if missing > max(have, 0) // SLOT_BYTES + len(walk.damaged) + len(walk.torn):
             self.report.append(f"d{number}: record at {record.offset} has an id far off; it is not served")
@@ -218,6 +235,34 @@ class SequentialLoader(PairFiles):
             lost += 1
         if lost:
             self.report.append(f"i{number}: {lost} ids have no value in d{number} and count as deleted")
+
+    def _reserve(self, number: int, following: bytes) -> None:
+        """Give a lost pair as many slots as it had, going by a checkpoint and by the slots of the next file.
+
+        There a new id lies where it belongs, so that it tells where the file begins; the copy of an older version has
+        a smaller id and tells less.
+        """
+        first = self._count
+        told = Counter(
+            int.from_bytes(following[at + _KEY_AT : at + SLOT_BYTES], "little") - at // SLOT_BYTES
+            for at in range(0, len(following), SLOT_BYTES)
+        )
+        believed = [one for one, times in told.items() if times > 1 or one - first <= _LOST_IDS_MAX]
+        begins = max(believed, default=0)
+        self._reserve_up_to(max(first + self.lost[number], min(begins, first + OFFSET_MAX // SLOT_BYTES)), number)
+        self.report.append(
+            f"d{number} and i{number} are gone: {self._count - first} ids are known to have been in them"
+        )
+
+    def _keep_told(self, number: int) -> None:
+        """Give no id again that was given before the last barrier."""
+        if self.flushed is not None and self.flushed[2] > self._count:
+            self.report.append(f"{self.flushed[2] - self._count} ids that were given lie in no file")
+            self._reserve_up_to(self.flushed[2], number)
+
+    def _reserve_up_to(self, end: int, number: int) -> None:
+        while self._count < end:
+            self._append(number, _no_value(number, id_bytes(self._count)))
 
     def _append_lost(self, number: int, known: bytes) -> None:
         slot = self._known(number, known)

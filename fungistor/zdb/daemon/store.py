@@ -58,9 +58,21 @@ class Store:
     """The namespaces by name, `default` first. One process at a time holds the two directories."""
 
     def __init__(
-        self, data_root: str, index_root: str, *, datasize: int, durable: bool, mode: int | None = None
+        self,
+        data_root: str,
+        index_root: str,
+        *,
+        datasize: int,
+        durable: bool,
+        mode: int | None = None,
+        readonly: bool = False,
     ) -> None:
         """Lock both directories and open every namespace in them.
+
+        Args:
+            mode: the only mode that is served; None where each namespace has its own.
+            readonly: change nothing, also where the disk would allow it; folders that cannot be written are opened so
+                in any case.
 
         Raises:
             ConflictError: another daemon holds a directory.
@@ -74,7 +86,8 @@ class Store:
         self._datasize = datasize
         self.durable = durable
         self._mode = mode
-        self.readonly = False
+        self._inspected = readonly
+        self.readonly = readonly
         """Whether nothing can be written here: a mounted snapshot, or a disk that the kernel gave up on."""
         self._remains: set[bytes] = set()
         """Namespaces that could not be created, nor what there was of them be taken away."""
@@ -188,7 +201,8 @@ class Store:
         No start need look for holes in the former; what a start finds damaged in the latter was promised to nobody
         behind that end.
         """
-        note_flushed(namespace.segments.index_path, newest, end)
+        next_id = 0 if namespace.slots is None else namespace.next_id
+        note_flushed(namespace.segments.index_path, newest, end, next_id)
         if newest > namespace.checkpoint.durable:
             namespace.checkpoint = replace(namespace.checkpoint, durable=newest)
             self._rewrite_checkpoint(namespace)
@@ -223,6 +237,11 @@ class Store:
             if entry.is_dir() and len(os.fsencode(entry.name)) <= _NAME_BYTES_MAX
         ]
         for name in (DEFAULT, *sorted(set(names) - {DEFAULT})):
+            if self._inspected and not all(map(os.path.isdir, self._paths(name))):
+                # Nothing is made: what has an index and no data is said, what has neither is not there.
+                if name in names:
+                    self.report.append(f"namespace {os.fsdecode(name)} has no data folder: it is not served")
+                continue
             self._open(name)
         opened = [one for one in self.namespaces.values() if one.unfinished is None]
         for _, error in flush_each(lambda one: self._make_durable(one, changed=one.settled is None), opened):
@@ -287,8 +306,8 @@ class Store:
     def _emptied(self, index_path: str, data_path: str, report: list[str]) -> int | None:
         """Finish a FLUSH that was begun; where the disk refuses, return the namespace's mode."""
         mode = emptied_mode(index_path, data_path)
-        if mode is None:
-            return None
+        if mode is None or self.readonly:
+            return mode
         try:
             finish_emptying(index_path, data_path, mode, durable=self.durable)
         except OSError as error:
@@ -435,8 +454,9 @@ class Store:
             except CorruptError as error:
                 report.append(str(error))
         descriptor = self._lost_descriptor(name, data, checkpoint, report, empty=empty)
-        with contextlib.suppress(OSError):
-            replace_file(path, encode_descriptor(descriptor), sync=self.durable)
+        if not self.readonly:
+            with contextlib.suppress(OSError):
+                replace_file(path, encode_descriptor(descriptor), sync=self.durable)
         return descriptor
 
     def _lost_descriptor(

@@ -129,17 +129,33 @@ def test_a_name_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.Captu
         assert "\x1b" not in said.out + said.err
 
 
+@pytest.mark.parametrize("mode", [MODE_USER, MODE_SEQUENTIAL], ids=["user", "sequential"])
+def test_dump_changes_nothing(tmp_path: Path, mode: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of folders with a torn tail, a lost index and a lost checkpoint dump lists every live key and mends nothing."""
+    world = build(tmp_path, mode, 60, 27)
+    folder = tmp_path / "index" / "default"
+    (folder / "fungistor-checkpoint").unlink()
+    newest = max((tmp_path / "data" / "default").iterdir(), key=lambda path: int(path.name[1:]))
+    os.truncate(folder / f"i{newest.name[1:]}", 0)
+    with newest.open("ab") as file:
+        file.write(b"torn")
+    before = _everything(tmp_path)
+    assert {bytes.fromhex(str(row["key"])) for row in _rows(capsys, tmp_path, "dump")} == set(world.values)
+    assert _everything(tmp_path) == before
+
+
 @pytest.mark.skipif(not is_root(), reason="needs to mount")
-def test_check_works_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a read-only file system check reads everything, and the tools that write end with the reason."""
+def test_check_and_dump_work_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a read-only file system check and dump read everything, and the tools that write end with the reason."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True)
     try:
-        build(disk, MODE_USER, 50, 26)
+        world = build(disk, MODE_USER, 50, 26)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         (row,) = _rows(capsys, disk, "check")
         assert row["whole"] is True
+        assert len(_rows(capsys, disk, "dump")) == len(world.values)
         for verb in ("compact", "rebuild-index"):
             assert main(["zdb", verb, "--data", f"{disk}/data", "--index", f"{disk}/index"]) == 1
             assert "read-only file system" in capsys.readouterr().err.lower()
