@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.sqlite import SqliteLog
-from fungistor.catalog.log import BATCH_ENTRIES_MAX, START, Entry, Log, Position
+from fungistor.catalog.log import BATCH_ENTRIES_MAX, Entry, Log, Position
 from fungistor.errors import ConflictError, CorruptError, InvalidError
 from fungistor.keys.files import load_node_keys
 from fungistor.limits import COMMAND_BYTES_MAX
@@ -78,7 +78,7 @@ def _share_keys(home: Home, wanted: Config) -> None:
 
 
 def _copy(source: SqliteLog, target: EtcdLog, progress: Progress) -> tuple[int, int]:
-    target.adopt(source.identity())
+    target.adopt(source.identity(), source.trimmed())
     done = target.last()
     if int.from_bytes(done, "big") > int.from_bytes(source.last(), "big"):
         raise ConflictError(
@@ -118,7 +118,7 @@ def _sum(log: Log) -> tuple[int, int, bytes]:
     """How many entries, how many bytes, and one digest over positions and payloads."""
     count = size = 0
     digest = hashlib.sha256()
-    for entry in log.read(START):
+    for entry in log.read(log.trimmed()):
         count += 1
         size += len(entry.payload)
         digest.update(entry.position + hashlib.sha256(entry.payload).digest())

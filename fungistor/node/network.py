@@ -420,6 +420,8 @@ class Network:
             owed_shards=status.owed_shards,
             revision=status.revision,
             sync=self._parts.sync,
+            stopped=status.stopped,
+            differing=tuple(report.name for report in self.catalog.reports() if report.agrees is False),
         )
 
     def pool_lines(self) -> list[Json]:

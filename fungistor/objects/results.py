@@ -338,6 +338,10 @@ class StatusReport:
     revision: int
     sync: bool = True
     """False under `up --no-sync`: nothing waits for the disk."""
+    stopped: str | None = None
+    """Why this node applies no more commands of the catalog, if so: it reads on, and publishes nothing."""
+    differing: tuple[str, ...] = ()
+    """Nodes whose catalog state is not this node's, though they applied the same."""
 
     def to_json(self) -> Json:
         return {
@@ -348,6 +352,8 @@ class StatusReport:
             "owed_shards": self.owed_shards,
             "revision": self.revision,
             "sync": self.sync,
+            "catalog_stopped": self.stopped,
+            "catalog_differs": list(self.differing),
         }
 
 

@@ -203,13 +203,14 @@ class EtcdLog:
         """Whether this prefix holds a log; none is made."""
         return self._get(["identity"]) != [None]
 
-    def adopt(self, identity: bytes) -> None:
-        """Make this prefix the log of that identity, so that its entries can be brought here from another engine.
+    def adopt(self, identity: bytes, trimmed: Position = START) -> None:
+        """Make this prefix the log of that identity, so that its entries can be brought here from another engine, from
+        where it was trimmed.
 
         Raises:
             ConflictError: it holds another log already.
         """
-        self._make(identity)
+        self._make(identity, _number_of(trimmed))
         if self.identity() != identity:
             raise ConflictError(
                 f"{self._where} holds another network's catalog", hint="give another prefix: URL/PREFIX"
@@ -219,11 +220,12 @@ class EtcdLog:
         self._closed.set()
         self._client.close()
 
-    def _make(self, identity: bytes | None = None) -> None:
+    def _make(self, identity: bytes | None = None, trimmed: int = 0) -> None:
         """Make the log if this prefix has none. Two that do it at once end with the same one."""
         if self._is_made:
             return
-        start = {"identity": identity or os.urandom(IDENTITY_BYTES), "epoch": b"0", "head": b"0", "trimmed": b"0"}
+        start = {"identity": identity or os.urandom(IDENTITY_BYTES), "epoch": b"0"}
+        start |= {"head": b"%d" % trimmed, "trimmed": b"%d" % trimmed}
         absent = {"key": packed(self._prefix + b"identity"), "target": "CREATE", "create_revision": "0"}
         self._client.ask(
             "kv/txn", {"compare": [absent], "success": [self._put(name, value) for name, value in start.items()]}

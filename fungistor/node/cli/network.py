@@ -76,6 +76,10 @@ def status(arguments: argparse.Namespace, output: Output) -> int:
             ("cache", "cache:size"),
         ),
     )
+    if report.stopped is not None:
+        output.line(f"the catalog stands still: {report.stopped}; update fungistor here, what is published reads on")
+    if report.differing:
+        output.line(f"the catalog of these nodes is not as this one's: {', '.join(report.differing)}")
     if not report.sync:
         output.line("nothing waits for the disk (--no-sync): what a power cut takes is gone")
     return 0

@@ -98,6 +98,18 @@ class LogContract:
         log.append(0, [b"x" * COMMAND_BYTES_MAX])
         assert payloads(log) == [b"x" * COMMAND_BYTES_MAX]
 
+    def test_trimmed_is_where_reading_can_begin(self, world: LogWorld) -> None:
+        """Nothing is trimmed at first; after a trim every entry that is left follows `trimmed`, and it only grows."""
+        log = world.open()
+        assert log.trimmed() == START
+        positions = [log.append(0, [payload]) for payload in (b"a", b"b", b"c")]
+        assert log.trimmed() == START
+        log.trim(positions[1])
+        assert payloads(log, log.trimmed()) == [b"b", b"c"]
+        assert log.trimmed() == positions[0]
+        log.trim(positions[0])
+        assert log.trimmed() == positions[0]
+
     def test_watch_answers_at_once_when_something_is_there(self, world: LogWorld) -> None:
         """An entry after the position ends the wait; none lets the time pass and gives False."""
         log = world.open()
