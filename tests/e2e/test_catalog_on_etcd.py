@@ -68,6 +68,7 @@ def test_a_catalog_moves_from_its_file_to_etcd(tmp_path: Path, etcd: EtcdCluster
     home = tmp_path / "home"
     with running(home) as up:
         first = publish(up, "first")
+        assert up.lines("catalog", "snapshot")[0]["members"] == 20
         refused = up.command("catalog", "migrate", url(etcd))
         assert refused.returncode == 1
         assert "already runs" in refused.stderr
