@@ -85,7 +85,7 @@ class Audit:
         if record is None or record.tenant not in self._keys.tenant_keys:
             return None
         try:
-            wrapped = self._table.get(record.object_id)
+            wrapped = self._table.get(record.key_id)
             if wrapped is None:
                 return None
             return open_name(unwrap(self._keys.tenant_keys[record.tenant], wrapped), record.sealed_name)
