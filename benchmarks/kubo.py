@@ -42,6 +42,10 @@ class Kubo:
         ran = self._run("add", "--cid-version=1", "--quieter", "--recursive", path)
         return Published(ran.output.split()[-1], ran)
 
+    def take_car(self, path: Path) -> None:
+        """Import a CAR."""
+        self._run("dag", "import", "--pin-roots=false", path)
+
     def restart(self) -> None:
         """Start the gateway; commands that follow go through it, since the repository can have one user."""
         self._stop()

@@ -69,6 +69,10 @@ class Network:
         lines = [json.loads(text) for text in ran.output.splitlines()]
         return [Published(str(line["cid"]), ran, float(line["seconds"])) for line in lines]
 
+    def take_car(self, path: Path) -> None:
+        """Import a CAR."""
+        self.run("car", "import", path)
+
     def lose_four(self) -> bool:
         ids = [json.loads(text)["id"] for text in self.run("--json", "member", "list").output.splitlines()]
         # `member stop` ends their processes and keeps `up` from starting them again, which it would at once.

@@ -172,6 +172,18 @@ def curl(url: str, size: int) -> Ran:
     return ran
 
 
+def first_byte_s(url: str) -> float:
+    """Seconds that curl waits for an answer's first byte, on a connection of its own.
+
+    Raises: BenchmarkError where the answer is not 200.
+    """
+    ran = run(["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code} %{time_starttransfer}", url])
+    status, _, seconds = ran.output.partition(" ")
+    if status != "200":
+        raise BenchmarkError(f"{url}: {ran.output}")
+    return float(seconds)
+
+
 def get(url: str) -> tuple[float, bytes]:
     """Fetch a URL on a connection of its own: seconds from before the connect to the last byte, and the body.
 
