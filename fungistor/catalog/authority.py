@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fungistor.catalog.commands import Body, Command, Kind, Publish, kind_of, scope_of, signed_bytes
-from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer, Scope, issuer_id
+from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer, Scope, issuer_id
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import decode_record
 from fungistor.catalog.rules import Decision, Verdict
@@ -77,7 +77,7 @@ class Door:
 
     def refusal(self, part: Command) -> str:
         """Why this command of the entry may not be applied; empty where it may."""
-        if self._reason or isinstance(part.body, RegisterIssuer | RevokeIssuer):
+        if self._reason or isinstance(part.body, RegisterIssuer | RevokeIssuer | ChangeAuthority):
             return self._reason
         issuer = self._issuer
         if issuer is None:  # no issuer is registered yet
@@ -95,7 +95,7 @@ class Door:
 
     def _enter(self) -> str:
         command, body = self._command, self._command.body
-        if isinstance(body, RegisterIssuer | RevokeIssuer):
+        if isinstance(body, RegisterIssuer | RevokeIssuer | ChangeAuthority):
             return self._as_authority(body.authority)
         if self._authority is None:
             return ""
@@ -130,6 +130,16 @@ def register(connection: sqlite3.Connection, body: RegisterIssuer) -> Decision:
     listed = None if body.tenants is None else ",".join(str(tenant) for tenant in body.tenants)
     row = (new.id, new.key, new.name, int(new.scopes), listed, 0)
     connection.execute("INSERT OR REPLACE INTO issuer VALUES (?, ?, ?, ?, ?, ?)", row)
+    return Decision(Verdict.APPLIED, effect=True)
+
+
+def change(connection: sqlite3.Connection, body: ChangeAuthority) -> Decision:
+    """Let another key be the authority, as the door has allowed it."""
+    if authority_in(connection) is None:
+        return Decision(Verdict.REFUSED, reason="no node was let in yet, so nobody is the authority")
+    if body.new == body.authority:
+        return Decision(Verdict.UNCHANGED)
+    connection.execute("UPDATE authority SET key = ?", (body.new,))
     return Decision(Verdict.APPLIED, effect=True)
 
 

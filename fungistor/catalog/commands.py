@@ -12,13 +12,16 @@ from fungistor.catalog.issuers import (
     ANY_SCOPE,
     ISSUER_ID_BYTES,
     SIGNATURE_BYTES,
+    ChangeAuthority,
     RegisterIssuer,
     Report,
     RevokeIssuer,
     Scope,
+    change_fields,
     register_fields,
     report_fields,
     revoke_fields,
+    take_change,
     take_register,
     take_report,
     take_revoke,
@@ -105,6 +108,7 @@ class Kind(IntEnum):
     REPACK = 9
     SET_NAME = 10
     REMOVE_NAME = 11
+    CHANGE_AUTHORITY = 12
     REGISTER_ISSUER = 15
     SNAPSHOT = 16
     REVOKE_ISSUER = 17
@@ -208,6 +212,7 @@ Body = (
     | RetireLayouts
     | RegisterIssuer
     | RevokeIssuer
+    | ChangeAuthority
     | Report
     | Snapshot
     | Group
@@ -463,6 +468,7 @@ _FORMS = (
     # These three bring levels about, so they need none: only the authority may use the first two.
     _Form(Kind.REGISTER_ISSUER, RegisterIssuer, register_fields, take_register, level=0),
     _Form(Kind.REVOKE_ISSUER, RevokeIssuer, revoke_fields, take_revoke, level=0),
+    _Form(Kind.CHANGE_AUTHORITY, ChangeAuthority, change_fields, take_change),
     _Form(Kind.REPORT, Report, report_fields, take_report, ANY_SCOPE, level=0),
     _Form(Kind.SNAPSHOT, Snapshot, snapshot_fields, take_snapshot, Scope.POOL | Scope.ADMIN),
     _Form(Kind.GROUP, Group, _no_fields, _no_body, ANY_SCOPE),

@@ -13,7 +13,7 @@ from typing import Any
 from fungistor.catalog import authority, removal_effects, snapshot_rows
 from fungistor.catalog.commands import Body, Command, PayOwed, Publish, RetireLayouts, SetLayout, encode_command
 from fungistor.catalog.digest import digest_in
-from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer
+from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer
 from fungistor.catalog.name_rows import NAME_TABLES, NAMES_FINGERPRINTED, remove_name, set_name
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.rows import Counters, began_of, layout_in, put_record, record_in
@@ -110,6 +110,10 @@ def _revoke(connection: sqlite3.Connection, counters: Counters, _: Command, body
     return _counted(counters, authority.revoke(connection, body))
 
 
+def _change(connection: sqlite3.Connection, counters: Counters, _: Command, body: ChangeAuthority) -> Decision:
+    return _counted(counters, authority.change(connection, body))
+
+
 def _report(connection: sqlite3.Connection, counters: Counters, command: Command, body: Report) -> Decision:
     return authority.report(connection, command, body, counters.applied, digest_in(connection))
 
@@ -130,6 +134,7 @@ _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any]
     RetireLayouts: _retire_layouts,
     RegisterIssuer: _register,
     RevokeIssuer: _revoke,
+    ChangeAuthority: _change,
     Report: _report,
     Snapshot: _snapshot,
     SetName: set_name,

@@ -79,6 +79,14 @@ class RevokeIssuer:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeAuthority:
+    """Let another key be the authority, as the root key was rotated: the one before it signs this, its last command."""
+
+    authority: bytes
+    new: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a node can and has: its level, and the digest of its state at the checkpoint after `applied` commands."""
 
@@ -121,6 +129,19 @@ def take_revoke(fields: Fields) -> RevokeIssuer:
     issuer = fields.bytes("issuer", ISSUER_ID_BYTES, ISSUER_ID_BYTES)
     fields.end()
     return RevokeIssuer(authority, issuer)
+
+
+def change_fields(body: ChangeAuthority) -> list[object]:
+    """The body as it is encoded."""
+    return [body.authority, body.new]
+
+
+def take_change(fields: Fields) -> ChangeAuthority:
+    """The body as it is read."""
+    authority = fields.bytes("authority", PUBLIC_KEY_BYTES, PUBLIC_KEY_BYTES)
+    new = fields.bytes("new", PUBLIC_KEY_BYTES, PUBLIC_KEY_BYTES)
+    fields.end()
+    return ChangeAuthority(authority, new)
 
 
 def report_fields(body: Report) -> list[object]:

@@ -20,7 +20,8 @@ from blake3 import blake3
 
 from fungistor.errors import ConflictError, DeniedError, FailedError, InvalidError, NotFoundError
 from fungistor.ids import TenantNumber
-from fungistor.keys.ring import FINGERPRINT_BYTES, KEY_BYTES, NodeKeys, fingerprint
+from fungistor.keys.passphrase import Ask, open_key, passphrase_from, seal_key
+from fungistor.keys.ring import FINGERPRINT_BYTES, KEY_BYTES, ROOT_KEY_BYTES, NodeKeys, fingerprint
 
 ROOT_KEY_VARIABLE: Final = "FUNGISTOR_ROOT_KEY"
 
@@ -28,6 +29,7 @@ KEY_FILE_BYTES_MAX: Final = 1 << 20
 """A node's file grows by 70 bytes a tenant; anything longer is not a key file."""
 
 _ROOT_MARK = "fungistor-root-key 0"
+_ROOT_MARK_SEALED = "fungistor-root-key 1"
 _NODE_KIND = "fungistor-node-key"
 _NODE_VERSION = 0
 _MODE = 0o600
@@ -44,15 +46,33 @@ def make_root_key(path: str) -> bytes:
     return key
 
 
-def load_root_key(path: str, environ: Mapping[str, str]) -> bytes:
-    """The root key from FUNGISTOR_ROOT_KEY where that is set, else from the file.
+def load_root_key(path: str, environ: Mapping[str, str], prompt: Ask | None = None) -> bytes:
+    """The root key from FUNGISTOR_ROOT_KEY where that is set, else from the file, whose passphrase may be asked for.
 
-    Raises: NotFoundError if there is neither; DeniedError if others can read the file; InvalidError if it is garbled.
+    Raises: NotFoundError if there is neither; DeniedError if others can read the file, or its passphrase is wrong or
+    nowhere to be had; InvalidError if it is garbled.
     """
     given = environ.get(ROOT_KEY_VARIABLE)
     if given:
-        return _base64_key(given.strip(), ROOT_KEY_VARIABLE)
-    return decode_root_key(_read(path), path)
+        return _base64_key(given.strip(), ROOT_KEY_VARIABLE, (KEY_BYTES, ROOT_KEY_BYTES))
+    return decode_root_key(_read(path), path, passphrase_from(environ, prompt))
+
+
+def save_root_key(path: str, key: bytes, passphrase: bytes | None = None, *, replace: bool = True) -> None:
+    """Write a root key, under a passphrase if one is given.
+
+    Raises: ConflictError if there is a file already and `replace` is False.
+    """
+    _write(path, encode_root_key(key, passphrase), replace=replace)
+
+
+def root_key_facts(path: str) -> tuple[str, bool]:
+    """The fingerprint that a root key file states, and whether it is under a passphrase: known without opening it.
+
+    Raises: as `load_root_key`.
+    """
+    lines = _root_lines(_read(path), path)
+    return lines[-1].removeprefix("fingerprint "), lines[0] == _ROOT_MARK_SEALED
 
 
 def save_node_keys(path: str, keys: NodeKeys) -> None:
@@ -73,22 +93,40 @@ def load_node_keys(path: str) -> NodeKeys:
     return decode_node_keys(_read(path), path)
 
 
-def encode_root_key(key: bytes) -> bytes:
+def encode_root_key(key: bytes, passphrase: bytes | None = None) -> bytes:
     """The text of a root key file."""
-    return f"{_ROOT_MARK}\n{base64.b64encode(key).decode()}\nfingerprint {fingerprint(key)}\n".encode()
+    if passphrase is None:
+        lines = [_ROOT_MARK, base64.b64encode(key).decode()]
+    else:
+        lines = [_ROOT_MARK_SEALED, *seal_key(key, passphrase)]
+    return "\n".join([*lines, f"fingerprint {fingerprint(key)}", ""]).encode()
 
 
-def decode_root_key(data: bytes, path: str) -> bytes:
-    """The key in a root key file's bytes. Raises: InvalidError, which names `path`."""
-    lines = data.decode("ascii", "replace").split("\n")
-    if lines[0].strip() != _ROOT_MARK:
-        raise _garbled(path, f"its first line is not '{_ROOT_MARK}'")
-    if len(lines) < 3 or any(line.strip() for line in lines[3:]):
-        raise _garbled(path, "it does not have three lines")
-    key = _base64_key(lines[1].strip(), path)
-    if lines[2].strip() != f"fingerprint {fingerprint(key)}":
+def decode_root_key(data: bytes, path: str, ask: Ask | None = None) -> bytes:
+    """The key in a root key file's bytes; `ask` gives the passphrase where it is under one.
+
+    Raises: InvalidError, which names `path`; DeniedError where it is another passphrase.
+    """
+    lines = _root_lines(data, path)
+    if lines[0] == _ROOT_MARK:
+        key = _base64_key(lines[1], path, (KEY_BYTES, ROOT_KEY_BYTES))
+    else:
+        key = open_key(lines[1], lines[2], (ask or passphrase_from({}, None))(path), path)
+        if len(key) not in (KEY_BYTES, ROOT_KEY_BYTES):
+            raise _garbled(path, f"a key in it has {len(key)} bytes")
+    if lines[-1] != f"fingerprint {fingerprint(key)}":
         raise _garbled(path, "the key does not match its fingerprint")
     return key
+
+
+def _root_lines(data: bytes, path: str) -> list[str]:
+    lines = [line.strip() for line in data.decode("ascii", "replace").rstrip().split("\n")]
+    wanted = {_ROOT_MARK: 3, _ROOT_MARK_SEALED: 4}.get(lines[0])
+    if wanted is None:
+        raise _garbled(path, f"its first line is not '{_ROOT_MARK}'")
+    if len(lines) != wanted:
+        raise _garbled(path, f"it does not have {'three' if wanted == 3 else 'four'} lines")
+    return lines
 
 
 def encode_node_keys(keys: NodeKeys) -> bytes:
@@ -148,12 +186,12 @@ def _check(fields: Mapping[str, object]) -> str:
     return blake3(canonical).hexdigest(FINGERPRINT_BYTES)
 
 
-def _base64_key(text: object, where: str) -> bytes:
+def _base64_key(text: object, where: str, lengths: tuple[int, ...] = (KEY_BYTES,)) -> bytes:
     try:
         key = base64.b64decode(text if isinstance(text, str) else "", validate=True)
     except (ValueError, binascii.Error) as error:
         raise _garbled(where, "a key in it is not base64") from error
-    if len(key) != KEY_BYTES:
+    if len(key) not in lengths:
         raise _garbled(where, f"a key in it has {len(key)} bytes, not {KEY_BYTES}")
     return key
 

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable
 
 from fungistor.ids import TenantNumber
-from fungistor.keys.ring import KEY_BYTES, NodeKeys, fingerprint, network_key_of, unwrap, wrap
+from fungistor.keys.ring import KEY_BYTES, NodeKeys, fingerprint, network_key_of, unwrap, wrap, wrapping_half
 from fungistor.keys.store import KeyStore
 
 OWN_TENANT = TenantNumber(0)
@@ -17,8 +17,14 @@ def issue(root_key: bytes, table: KeyStore, tenants: Iterable[TenantNumber] = (O
 
     Raises: DeniedError if the table's tenants belong to another root key; the errors of the table.
     """
+    return renew(root_key, table, secrets.token_bytes(KEY_BYTES), tenants)
+
+
+def renew(
+    root_key: bytes, table: KeyStore, signing_key: bytes, tenants: Iterable[TenantNumber] = (OWN_TENANT,)
+) -> NodeKeys:
+    """A node's keys as the table has them now, under the signing key that it is known by. Raises as `issue`."""
     tenant_keys = {tenant: _tenant_key(root_key, table, tenant) for tenant in tenants}
-    signing_key = secrets.token_bytes(KEY_BYTES)
     return NodeKeys(network_key_of(root_key), tenant_keys, signing_key, fingerprint(root_key))
 
 
@@ -26,5 +32,5 @@ def _tenant_key(root_key: bytes, table: KeyStore, tenant: TenantNumber) -> bytes
     wrapped = table.get_tenant(tenant)
     if wrapped is None:
         # Another node may be first; the table then gives its key to both.
-        wrapped = table.put_tenant(tenant, wrap(root_key, secrets.token_bytes(KEY_BYTES)))
-    return unwrap(root_key, wrapped, what=f"key of tenant {tenant}", under="root key")
+        wrapped = table.put_tenant(tenant, wrap(wrapping_half(root_key), secrets.token_bytes(KEY_BYTES)))
+    return unwrap(wrapping_half(root_key), wrapped, what=f"key of tenant {tenant}", under="root key")

@@ -6,12 +6,12 @@ applies the command. So whatever record a home knows, it has the key of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from fungistor.errors import CorruptError, DeniedError
+from fungistor.errors import CorruptError, DeniedError, UnavailableError
 from fungistor.ids import ObjectId, TenantNumber
-from fungistor.keys.store import SharedKeys
+from fungistor.keys.store import KeyRow, SharedKeys
 from fungistor.keys.table import KeyTable
 
 ROWS_AT_ONCE: Final = 100
@@ -59,9 +59,29 @@ class MirroredKeys:
         self._joined()
         return self._mirror.put_tenant(tenant, self._shared.put_tenant(tenant, wrapped))
 
+    def rows(self, after: ObjectId, count: int) -> list[KeyRow]:
+        if not after:
+            self.follow()
+        return self._mirror.rows(after, count)
+
+    def replace(self, rows: Sequence[KeyRow]) -> None:
+        self._joined()
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            self._shared.replace(rows[start : start + ROWS_AT_ONCE])
+        self.follow()
+
+    def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:
+        self._joined()
+        self._shared.replace_tenant(tenant, wrapped)
+        self._mirror.replace_tenant(tenant, wrapped)
+
     def get_tenant(self, tenant: TenantNumber) -> bytes | None:
-        found = self._mirror.get_tenant(tenant)
-        return dict(self._shared.tenants()).get(tenant) if found is None else found
+        # The shared one first: a rotation on another machine replaced what was mirrored here.
+        try:
+            found = dict(self._shared.tenants()).get(tenant)
+        except UnavailableError:
+            return self._mirror.get_tenant(tenant)
+        return self._mirror.get_tenant(tenant) if found is None else found
 
     def tenants(self) -> list[TenantNumber]:
         return sorted({*self._mirror.tenants(), *(tenant for tenant, _ in self._shared.tenants())})

@@ -20,6 +20,8 @@ from fungistor.ids import ObjectId, TenantNumber
 
 KEY_BYTES: Final = 32
 WRAPPED_KEY_BYTES: Final = 40
+ROOT_KEY_BYTES: Final = 64
+"""Of a root key that was rotated: the half that wraps, and the network key, which stays as it names everything."""
 SALT_BYTES: Final = 32
 FINGERPRINT_BYTES: Final = 8
 BLOCK_HASH_BYTES: Final = 16
@@ -68,17 +70,29 @@ def unwrap(wrapping_key: bytes, wrapped: bytes, *, what: str = "object key", und
 
 def fingerprint(root_key: bytes) -> str:
     """16 hex digits that tell root keys apart and give nothing away."""
-    return derive(root_key, "root key fingerprint")[:FINGERPRINT_BYTES].hex()
+    return derive(wrapping_half(root_key), "root key fingerprint")[:FINGERPRINT_BYTES].hex()
+
+
+def wrapping_half(root_key: bytes) -> bytes:
+    """What of a root key wraps tenants' keys: all of a first one."""
+    return root_key[:KEY_BYTES]
+
+
+def rotated_root(new_half: bytes, root_key: bytes) -> bytes:
+    """The root key that follows on another: its network is the same."""
+    return new_half + network_key_of(root_key)
 
 
 def network_key_of(root_key: bytes) -> bytes:
-    """The network's key: derived, so that who has the root key has it."""
+    """The network's key: derived, or once rotated a part of it, so that who has the root key has it."""
+    if len(root_key) == ROOT_KEY_BYTES:
+        return root_key[KEY_BYTES:]
     return derive(root_key, "network key")
 
 
 def authority_of(root_key: bytes) -> SigningKey:
     """The key that says who may write to the network: derived, so that who has the root key has it."""
-    return SigningKey(derive(root_key, "catalog authority"))
+    return SigningKey(derive(wrapping_half(root_key), "catalog authority"))
 
 
 def object_id(network_key: bytes, tenant: TenantNumber, codec: int, multihash: bytes) -> ObjectId:

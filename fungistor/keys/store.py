@@ -38,6 +38,15 @@ class KeyStore(Protocol):
     def sweep(self) -> bool:
         """Take what was dropped out of the engine's own past. False: not all of it could be taken out now."""
 
+    def rows(self, after: ObjectId, count: int) -> list[KeyRow]:
+        """Keys in the order of their ids, so many of those that follow one."""
+
+    def replace(self, rows: Sequence[KeyRow]) -> None:
+        """Keep keys durably in place of those that are there; one that was dropped stays so."""
+
+    def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:
+        """Keep a tenant's wrapped key durably in place of the one that is there."""
+
     def put_tenant(self, tenant: TenantNumber, wrapped: bytes) -> bytes:
         """Keep a tenant's wrapped key durably unless there is one; give the one that is kept."""
 
@@ -71,6 +80,12 @@ class SharedKeys(Protocol):
 
     def drop(self, object_ids: Sequence[ObjectId]) -> int:
         """Drop keys; give how many there were."""
+
+    def replace(self, rows: Sequence[KeyRow]) -> None:
+        """Keep keys in place of those that are there."""
+
+    def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:
+        """Keep a tenant's wrapped key in place of the one that is there."""
 
     def purge(self) -> bool:
         """Take what was dropped out of the engine's history. False: not all of it could be taken out."""

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
@@ -96,6 +96,19 @@ class KeyTable:
         _check_wrapped(wrapped)
         return self._write(lambda sql: _keep(sql, insert, (tenant, wrapped), _GET_TENANT, (tenant,)))
 
+    def replace(self, rows: Sequence[KeyRow]) -> None:
+        """Keep keys durably, all in one transaction, in place of those that are there; a dropped one stays so."""
+        for _, _, wrapped in rows:
+            _check_wrapped(wrapped)
+        update = "UPDATE object_keys SET tenant = ?, wrapped = ? WHERE object_id = ?"
+        changes = [(tenant, wrapped, object_id) for object_id, tenant, wrapped in rows]
+        self._write(lambda sql: sql.executemany(update, changes))
+
+    def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:
+        """Keep a tenant's wrapped key durably in place of the one that is there."""
+        _check_wrapped(wrapped)
+        self._write(lambda sql: sql.execute("INSERT OR REPLACE INTO tenant_keys VALUES (?, ?)", (tenant, wrapped)))
+
     def get_tenant(self, tenant: TenantNumber) -> bytes | None:
         """A tenant's wrapped key."""
         return self._use(lambda sql: _one(sql, _GET_TENANT, (tenant,)))
@@ -109,6 +122,11 @@ class KeyTable:
         """The objects that have a key, in the order of their ids."""
         query = "SELECT object_id FROM object_keys ORDER BY object_id"
         return self._use(lambda sql: [ObjectId(row[0]) for row in sql.execute(query)])
+
+    def counts(self) -> dict[TenantNumber, int]:
+        """How many keys each tenant's key wraps: those of objects and of names."""
+        query = "SELECT tenant, count(*) FROM object_keys GROUP BY tenant"
+        return self._use(lambda sql: {TenantNumber(row[0]): row[1] for row in sql.execute(query)})
 
     # --- as the mirror of a table elsewhere
 

@@ -84,7 +84,7 @@ def enrol(home: Home, keys: NodeKeys, catalog: Catalog, environ: Mapping[str, st
         # Until somebody is registered, as in networks from before commands were signed, everybody may write.
         return catalog.authority() is None
     name = _free_name(socket.gethostname() or "node", known)
-    _commit(catalog, authority, RegisterIssuer(authority.issuer, keys.issuer, name, ALL_SCOPES))
+    commit_as(catalog, authority, RegisterIssuer(authority.issuer, keys.issuer, name, ALL_SCOPES))
     return True
 
 
@@ -120,7 +120,7 @@ def add_node(
     save_new_node_keys(path, keys)
     authority = authority_of(root)
     try:
-        _commit(
+        commit_as(
             catalog, authority, RegisterIssuer(authority.issuer, keys.issuer, name, scopes, tuple(sorted(set(tenants))))
         )
     except BaseException:
@@ -141,7 +141,7 @@ def revoke_node(home: Home, catalog: Catalog, keys: NodeKeys, named: str) -> Nod
     if not found:
         raise NotFoundError(f"there is no node {named}", hint="`fungistor node list` tells names and ids")
     authority = _authority(home, None)
-    _commit(catalog, authority, RevokeIssuer(authority.issuer, found[0].id))
+    commit_as(catalog, authority, RevokeIssuer(authority.issuer, found[0].id))
     return next(line for line in nodes(catalog, keys) if line.issuer.id == found[0].id)
 
 
@@ -176,7 +176,8 @@ def _authority(home: Home, environ: Mapping[str, str] | None) -> SigningKey:
     return authority_of(load_root_key(os.path.join(home.keys, "root.key"), environment))
 
 
-def _commit(catalog: Catalog, authority: SigningKey, body: Body) -> None:
+def commit_as(catalog: Catalog, authority: SigningKey, body: Body) -> None:
+    """Commit a command of the authority's. Raises: DeniedError where it is not this network's."""
     standing = catalog.authority()
     if standing is not None and standing != authority.issuer:
         raise DeniedError(

@@ -8,16 +8,23 @@ from collections.abc import Callable, Mapping
 from fungistor.errors import DeniedError, NotFoundError
 from fungistor.keys.files import ROOT_KEY_VARIABLE, load_node_keys, load_root_key, make_root_key, save_node_keys
 from fungistor.keys.issue import issue
+from fungistor.keys.passphrase import Ask
 from fungistor.keys.ring import NodeKeys, network_key_of
 from fungistor.node.catalog_place import open_keys
 from fungistor.node.config import load_config
 from fungistor.node.home import Home
+from fungistor.node.new_keys import refuse_half_rotated
 
 
-def ensure_keys(home: Home, say: Callable[[str], None], environment: Mapping[str, str] | None = None) -> NodeKeys:
+def ensure_keys(
+    home: Home,
+    say: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+    prompt: Ask | None = None,
+) -> NodeKeys:
     """Give this node's keys. A first `up` draws the root key, or takes it from FUNGISTOR_ROOT_KEY, and issues them.
 
-    `say` is told once where the root key lies and to back it up.
+    `say` is told once where the root key lies and to back it up; `prompt` asks a person for its passphrase.
 
     Raises: DeniedError where the keys of a home with a catalog are gone or those of another network; InvalidError
     where they are garbled; FailedError where they cannot be written.
@@ -25,6 +32,7 @@ def ensure_keys(home: Home, say: Callable[[str], None], environment: Mapping[str
     environ = os.environ if environment is None else environment
     node_file, root_file = os.path.join(home.keys, "node.key"), os.path.join(home.keys, "root.key")
     given = ROOT_KEY_VARIABLE in environ
+    refuse_half_rotated(home)
     try:
         keys = load_node_keys(node_file)
     except NotFoundError:
@@ -34,7 +42,7 @@ def ensure_keys(home: Home, say: Callable[[str], None], environment: Mapping[str
             keys.check_root(load_root_key(root_file, environ))
         return keys
     try:
-        root = load_root_key(root_file, environ)
+        root = load_root_key(root_file, environ, prompt)
     except NotFoundError:
         if home.has_catalog:
             raise DeniedError(

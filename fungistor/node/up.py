@@ -23,6 +23,7 @@ import anyio.to_thread
 from fungistor.cache.disk import DiskCache, DiskStatus
 from fungistor.errors import FailedError, FungiStorError, InvalidError
 from fungistor.ids import MemberId
+from fungistor.keys.passphrase import Ask
 from fungistor.node import pool_requests
 from fungistor.node.admin import AdminServer
 from fungistor.node.catalog_place import NOTHING_SAID, CatalogOptions, catalog_url, placed
@@ -84,6 +85,8 @@ class UpOptions:
     catalog: CatalogOptions = NOTHING_SAID
     pool: str | None = None
     """The pool file of members that other nodes run: then this one runs none."""
+    prompt: Ask | None = None
+    """Asks a person for the root key's passphrase, where the node's keys are yet to be issued."""
 
 
 class _Stopping(BaseException):
@@ -192,7 +195,7 @@ class _Up:
         write_atomic(home.running_file, json.dumps(running).encode(), sync=False)
         self.children = Children(self._child_ended)
         joined = config.pool is not None
-        keys = joined_keys(home) if joined else ensure_keys(home, self.say)
+        keys = joined_keys(home) if joined else ensure_keys(home, self.say, prompt=self.options.prompt)
         members = [] if joined else self._members()
         self.network = open_network(home)
         self.standing = Standing(home, keys, self.network.catalog)

@@ -127,6 +127,29 @@ def test_tenants_keys_are_shared(world: World) -> None:
     assert other.tenants() == [TENANT]
 
 
+def test_keys_are_replaced_where_they_are(world: World) -> None:
+    """A key wrapped anew takes the place of the old one on every home; what was dropped meanwhile does not come back."""
+    here, there = world.open("a"), world.open("b")
+    for number in range(250):
+        here.put(ObjectId(number.to_bytes(32, "big")), TenantNumber(3), wrapped(number))
+    there.follow()
+    rows, after = [], ObjectId(b"")
+    while page := here.rows(after, 99):
+        rows += page
+        after = page[-1][0]
+    assert [(int.from_bytes(key, "big"), tenant, kept) for key, tenant, kept in rows] == [
+        (number, 3, wrapped(number)) for number in range(250)
+    ]
+    there.delete([rows[7][0]])
+    here.replace([(key, tenant, wrapped(1000 + number)) for number, (key, tenant, _) in enumerate(rows)])
+    here.put_tenant(TenantNumber(3), wrapped(1))
+    here.replace_tenant(TenantNumber(3), wrapped(2))
+    there.follow()
+    for number, (key, _, _) in enumerate(rows):
+        assert there.get(key) == here.get(key) == (None if number == 7 else wrapped(1000 + number))
+    assert there.get_tenant(TenantNumber(3)) == wrapped(2)
+
+
 def test_a_home_that_was_away_takes_up_what_history_no_longer_tells(shared: EtcdWorld) -> None:
     """After a sweep, which compacts etcd's history, a home that was away still learns what was put, dropped and put
     again, and nothing of etcd's file gives the dropped key."""

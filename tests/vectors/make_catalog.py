@@ -24,7 +24,7 @@ from fungistor.catalog.commands import (
     SetLayout,
     encode_command,
 )
-from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer, Scope
+from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer, Scope
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record, Sizes
 from fungistor.catalog.removal import (
@@ -94,6 +94,7 @@ def _commands() -> list[tuple[str, Body]]:
         ("retire layouts", RetireLayouts(LayoutNumber(2), Revision(9))),
         ("report", Report(1, 7, counting(0xA0, 32))),
         ("revoke issuer", RevokeIssuer(counting(0x10, 32), counting(0x20, 8))),
+        ("change authority", ChangeAuthority(counting(0x10, 32), counting(0x50, 32))),
         ("group of two", _group(first)),
         ("unpublish", Unpublish(first.object_id, first.manifest_id, 1_790_000_100)),
         ("unpublish with a window", Unpublish(first.object_id, first.manifest_id, 1_790_000_100, 1_790_086_500)),

@@ -93,6 +93,19 @@ class EtcdKeys:
         answer = self._client.ask("kv/txn", {"success": [*each, self._change()]})
         return sum(bool(response["response_txn"].get("succeeded")) for response in answer["responses"][:-1])
 
+    def replace(self, rows: Sequence[Row]) -> None:
+        each: list[Json] = []
+        for object_id, tenant, wrapped in rows:
+            key = self._object_key(object_id)
+            there = {"key": packed(key), "target": "CREATE", "result": "GREATER", "create_revision": "0"}
+            put = _put(key, tenant.to_bytes(_TENANT_BYTES, "big") + wrapped)
+            each.append({"request_txn": {"compare": [there], "success": [put]}})
+        if each:
+            self._client.ask("kv/txn", {"success": [*each, self._change()]})
+
+    def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:
+        self._client.ask("kv/txn", {"success": [_put(self._prefix + b"tenant/%d" % tenant, wrapped)]})
+
     def purge(self) -> bool:
         """Compact etcd's history up to now, and have every member write its file anew without it.
 

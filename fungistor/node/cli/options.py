@@ -71,6 +71,7 @@ def build_parser() -> Parser:
     _add_network(commands)
     add_removal(commands)
     _add_names(commands)
+    _add_keys(commands)
     _add_gateway(commands)
     _add_member(commands)
     _add_pool(commands)
@@ -316,6 +317,37 @@ def _add_names(commands: Commands[Parser]) -> None:
     rollback.add_argument("--to", type=int, metavar="N", help="the sequence of that value (the one before the newest)")
     _add_name(_add(verbs, "remove", "forget a name, its values and its key", "fungistor name remove site",
                    "name:remove"))  # fmt: skip
+
+
+def _add_keys(commands: Commands[Parser]) -> None:
+    keys = _add(commands, "keys", "list, rotate, export and recover the keys of a home", "fungistor keys list", "")
+    verbs = keys.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
+    _add(verbs, "list", "say which keys there are, and where", "fungistor keys list", "keys:listed")
+    rotate = _add(verbs, "rotate", "wrap all keys anew under another one; the network stands still meanwhile",
+                  "fungistor keys rotate", "keys:rotate")  # fmt: skip
+    which = rotate.add_mutually_exclusive_group()
+    which.add_argument("--tenant", type=int, metavar="N", help="the key of this tenant (0)")
+    which.add_argument("--root", action="store_true", help="the root key")
+    _add(verbs, "renew", "take keys anew that were rotated on another machine", "fungistor keys renew", "keys:renew")
+    phrase = _add(verbs, "passphrase", "put the root key's file under a passphrase", "fungistor keys passphrase",
+                  "keys:passphrase")  # fmt: skip
+    phrase.add_argument("--new-file", metavar="F", help="a file that holds the new one (else it is asked for)")
+    phrase.add_argument("--remove", action="store_true", help="under none, from now on")
+    export = _add(verbs, "export", "write the root key as words, or as shares of which some bring it back",
+                  "fungistor keys export --shares 3/5", "keys:export")  # fmt: skip
+    export.add_argument("--shares", type=_shares, metavar="K/N", help="N lines, any K of which are enough")
+    export.add_argument("-o", "--output", metavar="F", help="a new file, closed to others (else stdout)")
+    recover = _add(verbs, "import", "bring the root key back from words or shares", "fungistor keys import words.txt",
+                   "keys:recover")  # fmt: skip
+    recover.add_argument("files", nargs="*", metavar="F", help="files of such lines; - or none is stdin")
+    recover.add_argument("--passphrase-file", metavar="F", help="put the file under the passphrase that F holds")
+
+
+def _shares(text: str) -> tuple[int, int]:
+    needed, slash, count = text.partition("/")
+    if not slash or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in (needed, count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 3/5")
+    return int(needed), int(count)
 
 
 def _add_gateway(commands: Commands[Parser]) -> None:

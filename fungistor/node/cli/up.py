@@ -11,6 +11,7 @@ import sys
 
 from fungistor.errors import FailedError, InvalidError
 from fungistor.node.cli.catalog import asked
+from fungistor.node.cli.keys import ask
 from fungistor.node.cli.output import Output
 from fungistor.node.home import Home
 from fungistor.node.up import UpOptions, serve
@@ -38,6 +39,7 @@ def options_of(arguments: argparse.Namespace) -> UpOptions:
         catalog=asked(arguments, arguments.catalog),
         pool=arguments.pool,
         gateway_hosts=_checked(arguments.gateway_hosts),
+        prompt=ask,
     )
 
 

@@ -26,7 +26,7 @@ from fungistor.catalog.commands import (
     encode_command,
     signed_bytes,
 )
-from fungistor.catalog.issuers import RegisterIssuer, Report, RevokeIssuer, Scope
+from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer, Scope
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record, Sizes, decode_record, encode_record
 from fungistor.coding.compress import Compression
@@ -110,6 +110,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     ),
     st.builds(RemoveName, exactly(32), uints.map(TenantNumber), exactly(32)),
     st.builds(RevokeIssuer, exactly(32), exactly(8)),
+    st.builds(ChangeAuthority, exactly(32), exactly(32)),
     st.builds(Report, st.integers(0, 9), st.integers(1, 2**40), exactly(32)) | st.just(Report(1, 0, b"")),
 )
 sessions = exactly(16).map(SessionId)
