@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fungistor.errors import DeniedError, FailedError, InvalidError, UnavailableError
 from fungistor.node.files import make_durable_folder, read_bounded, write_atomic
 
-HOME_VERSION = 0
-"""Of the folder's arrangement. 0 promises nothing yet; a home of a newer version is refused, never guessed at."""
+HOME_VERSION = 1
+"""Of the folder's arrangement. An older home is upgraded by `up`; a newer one is refused, never guessed at."""
 
 VERSION_FILE_BYTES_MAX = 64
 RUNNING_FILE_BYTES_MAX = 1 << 20
@@ -205,6 +205,10 @@ class Home:
         except OSError as error:
             raise FailedError(f"the home {self.root} cannot be made: {error.strerror}") from error
         return new
+
+    def version(self) -> int:
+        """The version that VERSION states, after `check_version` took it. Raises: FileNotFoundError."""
+        return int((read_bounded(self.version_file, VERSION_FILE_BYTES_MAX) or b"0").decode("ascii", "replace").strip())
 
     def check_version(self) -> bool:
         """Tell whether VERSION is yet to be written.

@@ -37,6 +37,7 @@ from fungistor.node.first_keys import ensure_keys
 from fungistor.node.fleet import Fleet
 from fungistor.node.gateways import Gateways, bind_gateway, gateway_url
 from fungistor.node.home import Home
+from fungistor.node.home_upgrade import upgrade
 from fungistor.node.identity import member_identity
 from fungistor.node.join import join, joined_keys
 from fungistor.node.layouts import CatalogRoll
@@ -107,6 +108,12 @@ def serve(options: UpOptions, *, say: Callable[[str], None], on_ready: Callable[
         )
     options.home.prepare()
     lock = options.home.lock()
+    try:
+        for version in upgrade(options.home):
+            say(f"the home {options.home.root} was upgraded to version {version}")
+    except BaseException:
+        os.close(lock)
+        raise
     up = _Up(options, say)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     # Under nohup a hang-up is ignored, and stays so.

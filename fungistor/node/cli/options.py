@@ -72,6 +72,9 @@ def build_parser() -> Parser:
     add_removal(commands)
     _add_names(commands)
     _add_keys(commands)
+    _add(
+        commands, "doctor", "say what is wrong with home and network, and what to do", "fungistor doctor", "doctor:run"
+    )
     _add_gateway(commands)
     _add_member(commands)
     _add_pool(commands)
