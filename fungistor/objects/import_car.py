@@ -44,6 +44,7 @@ from fungistor.objects.sealing import Keep, SealingThreads
 from fungistor.objects.session import Session
 from fungistor.objects.spool import Spool
 from fungistor.objects.storing import NAME_BYTES_MAX, Committed, ObjectFacts, PublishPorts, Storing, sealing_threads
+from fungistor.objects.upload_journal import source_of
 
 READ_BYTES = MIB
 
@@ -105,7 +106,14 @@ class CarImporter:
         started = time.monotonic()
         ports, found = self._ports, work.found
         with (
-            Session(ports.journal, ports.store, ports.draw, ids=lease, sync=ports.sync) as session,
+            Session(
+                ports.journal,
+                ports.store,
+                ports.draw,
+                ids=lease,
+                sync=ports.sync,
+                source=source_of(["car", str(found.root)]),
+            ) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
             lease.counting(session),
         ):

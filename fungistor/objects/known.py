@@ -10,18 +10,19 @@ import functools
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fungistor.catalog.index import BlockIndex, Holder
 from fungistor.coding.manifest import ListSlot, Slot, Stored
 from fungistor.errors import FungiStorError
-from fungistor.ids import ObjectId, StripeId
+from fungistor.ids import MemberNumber, ObjectId, StripeId
 from fungistor.keys.ring import block_hash
 from fungistor.objects.manifest_reader import ManifestReader
 from fungistor.objects.ports import ShardStore, wanted_at
 from fungistor.objects.session import DURABLE_MARGIN, Settlement, value_bytes
 from fungistor.objects.spool import EntryTable, StoredBlock
+from fungistor.objects.upload_journal import LeftUpload
 
 HOLDERS_TRIED_MAX = 4
 
@@ -64,6 +65,11 @@ class KnownBlocks:
         self._stripe_of: dict[tuple[ObjectId, int], StripeId] = {}
         self._hits: Counter[ObjectId] = Counter()
         self._absorbed: EntryTable | None = None
+        self._left: LeftUpload | None = None
+
+    def take_up(self, left: LeftUpload | None) -> None:
+        """Reuse what earlier uploads stored and did not come to commit, too."""
+        self._left = left
 
     def find(self, multihashes: Sequence[bytes], slots: itertools.count[int]) -> dict[bytes, StoredBlock]:
         """Find those of some blocks that lie in healthy stripes, which then are among this object's slots."""
@@ -76,6 +82,8 @@ class KnownBlocks:
                         block = self._reuse(ObjectId(object_id), entry, open_manifest, slots)
                         if block is not None:
                             found[multihash] = block
+            if self._left is not None:
+                self._find_left(multihashes, slots, found)
             hashes = {block_hash(self._network_key, mh): mh for mh in multihashes if mh not in found}
             holders = self._index.holders_of(list(hashes), HOLDERS_TRIED_MAX)
             # In the order of the block maps, so that each of their pages is opened once.
@@ -85,6 +93,22 @@ class KnownBlocks:
                     found[hashes[key]] = block
             self._absorb(open_manifest)
         return found
+
+    def _find_left(
+        self, multihashes: Sequence[bytes], slots: itertools.count[int], found: dict[bytes, StoredBlock]
+    ) -> None:
+        assert self._left is not None
+        wanted = [mh for mh in multihashes if mh not in found]
+        for multihash, (left, entry) in self._left.find(wanted).items():
+            stripe_id = left.listed.slot.stripe_id
+            if stripe_id not in self._stripes:
+                self._stripes[stripe_id] = self._healthy(left.listed, slots, left.lost)
+            reused = self._stripes[stripe_id]
+            if reused is not None:
+                reused.used[entry.number] = 1
+                found[multihash] = StoredBlock(
+                    reused.number, entry.number, entry.plain_bytes, int(entry.compression), entry.key
+                )
 
     def _first(
         self, multihash: bytes, holders: list[Holder], open_manifest: OpenManifest, slots: itertools.count[int]
@@ -119,8 +143,15 @@ class KnownBlocks:
         reused.used[entry.number] = 1
         return StoredBlock(reused.number, entry.number, entry.plain_bytes, int(entry.compression), entry.key)
 
-    def _healthy(self, listed: ListSlot, slots: itertools.count[int]) -> _Reused | None:
-        missing = frozenset(index for index, there in self._store.exists(listed.slot).items() if not there)
+    def _healthy(
+        self, listed: ListSlot, slots: itertools.count[int], lost: Collection[MemberNumber] = ()
+    ) -> _Reused | None:
+        """A stripe as one to reuse, None where too little of it is there. Shards at `lost` members do not count."""
+        window = wanted_at(self._store, listed.slot) if lost else ()
+        there = self._store.exists(listed.slot)
+        missing = frozenset(
+            index for index, is_there in there.items() if not is_there or (lost and window[index] in lost)
+        )
         if listed.slot.m - len(missing) < DURABLE_MARGIN:
             return None
         return _Reused(next(slots), listed.slot, listed.block_lengths, missing, bytearray(len(listed.block_lengths)))

@@ -45,6 +45,7 @@ class Lease:
         self._sequence = 0
         self._ended = False
         self._opened = False
+        self._kept = False
         self.leftovers = False
         """Whether something was stored that no record names."""
 
@@ -52,8 +53,8 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it. Where that cannot be committed now, it expires."""
-        if not self._opened or self._ended:
+        """End it. Where that cannot be committed now it expires, as where what it stored may be taken up."""
+        if not self._opened or self._ended or self._kept:
             return
         try:
             self._catalog.commit(self._command(EndSession(int(self._clock()), self.leftovers)))
@@ -81,6 +82,9 @@ class Lease:
         """Note whether a session of one object leaves something."""
         try:
             yield
+        except BaseException:
+            self._kept |= session.is_journalled
+            raise
         finally:
             self.leftovers |= session.left_something
 

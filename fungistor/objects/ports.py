@@ -96,6 +96,9 @@ class ShardStore(Protocol):
             UnavailableError: fewer than k + 2 were stored.
         """
 
+    def receipt(self, member: MemberNumber, run_id: bytes) -> Hashable:
+        """A receipt as an earlier process had it of a run of a member's daemon; see its `member` and `run_id`."""
+
     def barrier(self, receipts: Collection[Any]) -> BarrierOutcome:
         """Make durable all that these receipts stand for, one flush a member."""
 

@@ -45,6 +45,7 @@ from fungistor.objects.storing import (
     Storing,
     sealing_threads,
 )
+from fungistor.objects.upload_journal import source_of
 
 PROFILE_CODES = {name: code for code, name in enumerate(("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1"))}
 
@@ -177,6 +178,10 @@ class _Reading:
             skipped=len(assembled.skipped), revision=None, seconds=time.monotonic() - self.started,
         )  # fmt: skip
 
+    def source(self) -> str:
+        """What tells these paths from others, for one who publishes them again."""
+        return source_of([path if path == "-" else os.path.abspath(path) for path in self._paths])
+
     def name(self) -> str:
         """The object's name: the one given, else the path's last part."""
         if self.options.name is not None:
@@ -217,7 +222,9 @@ class _Publish:
         size = self._reading.size_ahead()
         ports = self._ports
         with (
-            Session(ports.journal, ports.store, ports.draw, ids=self._lease, sync=ports.sync) as session,
+            Session(
+                ports.journal, ports.store, ports.draw, ids=self._lease, sync=ports.sync, source=self._reading.source()
+            ) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
             self._lease.counting(session),
         ):

@@ -13,19 +13,26 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import SHARD_TAG_BYTES
 from fungistor.coding.stripe import stripe_id
-from fungistor.errors import UnavailableError
+from fungistor.errors import FailedError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberNumber, SessionId, StripeId
 from fungistor.limits import PARITY_SHARDS
 from fungistor.objects.ports import ShardStore
-
-ENTRY = "session.json"
+from fungistor.objects.spool import StoredBlock
+from fungistor.objects.upload_journal import (
+    ENTRY_NAME,
+    LeftUpload,
+    StripeRecords,
+    clear_scratch,
+    left_uploads,
+    wall_now,
+)
 
 ID_DRAWS_MAX = 1024
 """How many ids are drawn to find the best window. With 4 of 20 down and 18 shards one in 32 leaves out two of them, all
@@ -112,7 +119,12 @@ class Session:
         *,
         ids: StripeIds | None = None,
         sync: bool = True,
+        source: str | None = None,
     ) -> None:
+        """`source`: what tells content that may be published again after an interruption, see `upload_journal`."""
+        self._journal = journal
+        self._source = source
+        self._left: LeftUpload | None = None
         self._ids = ids or UnknownIds(draw)
         self.id = self._ids.id
         self._store = store
@@ -120,6 +132,7 @@ class Session:
         self.folder = os.path.join(journal, self.id.hex())
         self._lock = threading.Lock()
         self._entry: int | None = None
+        self._records = StripeRecords(sync=sync)
         self._stripes: list[tuple[int, frozenset[int], tuple[MemberNumber, ...]]] = []
         self.in_vain = False
         """Whether shards went out that no stripe of this session is made of."""
@@ -134,15 +147,22 @@ class Session:
         return self.in_vain or (bool(self._stripes) and not self.committed)
 
     @property
+    def is_journalled(self) -> bool:
+        """Whether stripes are noted that another publish of the same source may take up."""
+        return not self._records.is_empty
+
+    @property
     def stripes(self) -> int:
         """How many stripes went out."""
         return len(self._stripes)
 
     def __enter__(self) -> Session:
-        os.makedirs(self.folder, mode=0o700)
+        self._make_folder()
         entry = {"version": 0, "session": self._ids.id.hex(), "secret": self._ids.secret.hex(), "pid": os.getpid(),
                  "started": int(time.time())}  # fmt: skip
-        path = os.path.join(self.folder, ENTRY)
+        if self._source is not None:
+            entry["source"] = self._source
+        path = os.path.join(self.folder, ENTRY_NAME)
         self._entry = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         # Held as long as this process lives: whoever gets it knows that the publisher is dead.
         fcntl.flock(self._entry, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,10 +171,33 @@ class Session:
             os.fsync(self._entry)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._records.close()
+        left, self._left = self._left, None
+        if kind is not None and not self._records.is_empty:
+            clear_scratch(self.folder)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if left is not None:
+            left.forget() if kind is None else left.release()
         if self._entry is not None:
             os.close(self._entry)
+
+    def left(self) -> LeftUpload | None:
+        """What earlier sessions of the same source stored and did not come to commit."""
+        if self._source is not None and self._left is None:
+            self._left = left_uploads(self._journal, self._source, self._store, wall_now())
+        return self._left
+
+    def _make_folder(self) -> None:
+        """One session of the catalog may serve several objects, and of one that failed something may be left."""
+        name = self.folder
+        for attempt in itertools.count(1):
+            try:
+                os.makedirs(self.folder, mode=0o700)
+                return
+            except FileExistsError:
+                self.folder = f"{name}-{attempt}"
 
     def draw_id(self, layout: LayoutNumber, shards: int) -> tuple[StripeId, tuple[MemberNumber, ...]]:
         """Draw an id whose window leaves out as many down members as can be; return it with its window."""
@@ -173,9 +216,20 @@ class Session:
         assert best is not None
         return best[1], best[2]
 
-    def wrote(self, stripe: WrittenStripe) -> None:
-        """Count a stripe whose shards went out."""
+    def wrote(self, stripe: WrittenStripe, blocks: Sequence[tuple[bytes, StoredBlock]] = ()) -> None:
+        """Count a stripe whose shards went out, with the blocks that an interrupted publish would want to find again.
+
+        Raises:
+            FailedError: the journal cannot be written.
+        """
         with self._lock:
+            if blocks and self._source is not None:
+                try:
+                    self._records.add(self.folder, stripe.slot, stripe.block_lengths, stripe.receipts, blocks)
+                except OSError as error:
+                    raise FailedError(
+                        f"{self.folder}: the journal cannot be written: {error.strerror}", hint="make room there"
+                    ) from error
             self._receipts.update(stripe.receipts)
             self._stripes.append((stripe.slot.k, stripe.owed, stripe.window))
             self.new_bytes += stripe.stored_bytes

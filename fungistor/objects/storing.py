@@ -115,6 +115,7 @@ class Storing:
         self._slots = itertools.count()
         self._began = lease.begin()
         self._known = ports.known()
+        self._known.take_up(session.left())
         self._lock = threading.Lock()
         self._sealed_bytes = 0
 

@@ -48,6 +48,7 @@ class StripeWriter:
         self._slot = -1
         self._length = 0
         self._lengths: list[int] = []
+        self._blocks: list[tuple[bytes, StoredBlock]] = []
 
     def append(self, multihash: bytes, plain: Buffer) -> StoredBlock:
         """Compress and seal a block into the open stripe; send the stripe when that fills it."""
@@ -57,6 +58,7 @@ class StripeWriter:
         room = self._room(len(packed) + SEAL_TAG_BYTES)
         number = self._appended(seal_into(key, packed, aad, room))
         stored = StoredBlock(self._slot, number, len(plain), int(compression), key)
+        self._blocks.append((multihash, stored))
         self.close_if_full()
         return stored
 
@@ -110,7 +112,8 @@ class StripeWriter:
                 if attempt == CODE_ATTEMPTS_MAX:
                     raise
         slot_number, self._length, self._lengths = self._slot, 0, []
-        self._session.wrote(stripe)
+        blocks, self._blocks = self._blocks, []
+        self._session.wrote(stripe, blocks)
         self._on_written(slot_number, stripe)
         return stripe
 

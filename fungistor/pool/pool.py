@@ -137,6 +137,10 @@ class Pool:
             raise InvalidError(f"{len(shards)} shards were given for a stripe of {k} + {m}")
         return Scatter(self._ground, stripe_id, self.window(stripe_id, layout, k + m), k, shards).run()
 
+    def receipt(self, member: MemberNumber, run_id: bytes) -> Receipt:
+        """A receipt that an earlier process of this machine wrote down."""
+        return Receipt(member, run_id)
+
     def barrier(self, receipts: Collection[Receipt]) -> BarrierResult:
         """Make all that these receipts stand for durable: one flush a member, however many shards it took.
 

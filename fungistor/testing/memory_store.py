@@ -75,7 +75,7 @@ class MemoryReceipt:
     """A run of a member acknowledged something."""
 
     member: MemberNumber
-    run: int
+    run_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class MemoryStore:
                 if problem:
                     owed[index] = problem
                 else:
-                    receipts.add(MemoryReceipt(number, self.all[number].run))
+                    receipts.add(MemoryReceipt(number, b"%d" % self.all[number].run))
             if len(members) - len(owed) < min(k + SPARE_COPIES, k + m):
                 why = "; ".join(f"{self.name(members[index])}: {reason}" for index, reason in owed.items())
                 raise UnavailableError(
@@ -228,13 +228,16 @@ class MemoryStore:
             number = self.window(slot.stripe_id, self.newest_layout(), slot.k + slot.m)[index]
             if problem := self._store(number, shard_key(slot.stripe_id, index), payload, tag):
                 raise UnavailableError(f"{self.name(number)} did not store a shard: {problem}")
-            return MemoryReceipt(number, self.all[number].run)
+            return MemoryReceipt(number, b"%d" % self.all[number].run)
 
     def get_shard(self, slot: Slot, index: int) -> bytes | None:
         found = self.inspect(slot)[index]
         if found.soundness == "unknown":
             raise UnavailableError(f"shard {index}: {self.name(found.member)} does not answer")
         return found.value
+
+    def receipt(self, member: MemberNumber, run_id: bytes) -> MemoryReceipt:
+        return MemoryReceipt(member, run_id)
 
     def barrier(self, receipts: Collection[MemoryReceipt]) -> MemoryBarrier:
         failed: dict[MemberNumber, str] = {}
@@ -243,7 +246,7 @@ class MemoryStore:
                 member = self.all[receipt.member]
                 if problem := self._reach(receipt.member):
                     failed[receipt.member] = problem
-                elif member.run != receipt.run:
+                elif b"%d" % member.run != receipt.run_id:
                     failed[receipt.member] = "its daemon restarted during the publish"
                 elif member.faults.unflushed:
                     failed[receipt.member] = "did not flush in time"

@@ -23,7 +23,7 @@ from tests.unit.objects.stores import LAYOUT, store_of
 def written(k: int, window: tuple[MemberNumber, ...], owed: set[int]) -> WrittenStripe:
     """A stripe of which some shards are owed."""
     slot = Slot(StripeId(os.urandom(32)), k, len(window) - k, 100, bytes(32), LAYOUT)
-    receipts = {MemoryReceipt(member, 1) for index, member in enumerate(window) if index not in owed}
+    receipts = {MemoryReceipt(member, b"1") for index, member in enumerate(window) if index not in owed}
     return WrittenStripe(slot, window, (90,), frozenset(owed), receipts)
 
 
