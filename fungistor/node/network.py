@@ -42,6 +42,7 @@ from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.mend import Mender
 from fungistor.objects.owed import Payer
 from fungistor.objects.paths import parse_cid_path
+from fungistor.objects.patience import Patience
 from fungistor.objects.publish import Publisher, hash_only
 from fungistor.objects.results import (
     CarFile,
@@ -194,7 +195,7 @@ class Network:
         self, paths: Sequence[str], options: PublishOptions, progress: Progress = no_progress
     ) -> Iterator[PublishOutcome | PublishFailure]:
         """Publish paths; one result each, as it is acknowledged."""
-        self.catalog.check_writable()
+        Patience(options.wait_s).until_available(self.catalog.check_writable)
         self.content.catch_up_index(time.monotonic() + INDEX_WAIT_S)
         return self._publisher.publish(paths, options, progress)
 

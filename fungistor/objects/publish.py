@@ -21,6 +21,7 @@ from fungistor.errors import FungiStorError, InvalidError, UnavailableError
 from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects.assemble import Assembled, Assembler, LookAhead
 from fungistor.objects.lease import Lease
+from fungistor.objects.patience import Patience
 from fungistor.objects.results import Progress, PublishFailure, PublishOptions, PublishOutcome, no_progress
 from fungistor.objects.scan import (
     Attributes,
@@ -100,6 +101,7 @@ class Publisher:
         """Publish each path as an object, or all as one with `wrap`; yield one result each, as it is acknowledged."""
         profile = check_options(options, paths)
         unavailable: UnavailableError | None = None
+        patience = Patience(options.wait_s)
         groups = list(_objects(paths, options))
         with Lease(self._ports.catalog, self._ports.draw) as lease:
             for number, (group, label) in enumerate(groups, 1):
@@ -108,7 +110,10 @@ class Publisher:
                     # What is missing for one path is missing for the next: nobody should wait for each.
                     if unavailable is not None:
                         raise unavailable
-                    yield self._publish(lease, reading, again=group != ["-"], last=number == len(groups))
+                    again, last = group != ["-"], number == len(groups)
+                    attempt = functools.partial(self._publish, lease, reading, again=again, last=last)
+                    # What was stored by one try is taken up by the next; the standard input cannot be read twice.
+                    yield patience.until_available(attempt) if again else attempt()
                 except FungiStorError as error:
                     yield PublishFailure(label, error)
                     if isinstance(error, UnavailableError):

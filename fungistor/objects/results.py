@@ -43,6 +43,8 @@ class PublishOptions:
     preserve_mtime: bool = False
     policy: str = "default"
     expires_s: int | None = None
+    wait_s: float = 0.0
+    """How long to wait for members and catalog where they cannot be had now, over all paths."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import contextlib
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +57,15 @@ def publish(home: Path, path: Path, *words: str) -> str:
     done = fungistor(home, "--json", "publish", str(path), *words)
     assert done.returncode == 0, done.stderr
     return str(json.loads(done.stdout)["cid"])
+
+
+def waiting_publish(home: Path, path: Path) -> subprocess.Popen[str]:
+    """A publish that waits, seen to wait."""
+    words = [sys.executable, "-m", "fungistor.node", "--home", str(home), "--json", "publish", str(path), "--wait"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("waiting" in line for line in process.stderr)
+    return process
 
 
 def reads(home: Path, cid: str, name: str, *words: str) -> bool:
@@ -114,17 +125,21 @@ def test_a_joined_node_serves_with_the_quorum_dead(world: World) -> None:
                 for cid, name in ((mine, "before"), (theirs, "beside")):
                     assert all(served(node, cid, name) for _ in range(4))
                     assert reads(node.home, cid, name)
-            refused = fungistor(home, "publish", str(world.file("late")))
-            assert refused.returncode == 3
-            assert "etcd" in refused.stderr
+            for words in ((), ("--wait", "--wait-max", "1s")):
+                refused = fungistor(home, "publish", str(world.file("late")), *words)
+                assert refused.returncode == 3
+                assert "etcd" in refused.stderr
+            waiting = waiting_publish(home, world.file("late"))
             assert up.end() == 0
             with running(home, ()) as again:
                 assert served(again, mine, "before")
                 assert served(again, theirs, "beside")
+                assert waiting.poll() is None
                 world.etcd.start(0)
                 world.etcd.wait_ready()
-                late = publish(home, world.file("late"))
-                assert served(world.first, late, "late")
+                told, _ = waiting.communicate(timeout=WAIT_S)
+                assert waiting.returncode == 0
+                assert served(world.first, str(json.loads(told)["cid"]), "late")
         finally:
             if 0 not in world.etcd.processes:
                 world.etcd.start(0)

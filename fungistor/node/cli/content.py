@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING
 
 from fungistor.errors import ConflictError, UnavailableError
+from fungistor.node.cli.options import UsageError
 from fungistor.node.cli.output import Output, seconds_text, size_text
 from fungistor.node.cli.progress import ProgressLine
 from fungistor.node.home import Home
@@ -23,6 +25,8 @@ PASSING_CODES = frozenset((UnavailableError.exit_code, ConflictError.exit_code))
 
 def publish(arguments: argparse.Namespace, output: Output) -> int:
     home = Home.resolve(arguments.home)
+    if arguments.wait_max is not None and not arguments.wait:
+        raise UsageError("--wait-max without --wait", hint="add --wait")
     options = PublishOptions(
         profile=arguments.profile,
         name=arguments.name,
@@ -33,6 +37,7 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
         preserve_mtime=arguments.preserve_mtime,
         policy=arguments.policy,
         expires_s=arguments.expires,
+        wait_s=(math.inf if arguments.wait_max is None else arguments.wait_max) if arguments.wait else 0.0,
     )
     with publisher_of(home, only_hash=options.only_hash) as network, _progress(output) as progress:
         return _publish_all(network.publish(arguments.paths, options, progress), output)

@@ -68,7 +68,6 @@ def test_common_options_stand_before_or_after_the_command() -> None:
         ["gc", "--dry-run"],
         ["publish", "x", "--policy", "eu"],
         ["publish", "x", "--private"],
-        ["publish", "x", "--wait"],
     ],
 )
 def test_what_is_not_built_is_refused_by_name(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
