@@ -280,7 +280,9 @@ def _list_slot(item: object) -> ListSlot:
     slot_fields, lengths, runs = _exactly(item, 3, "list slot")
     slot = _slot(slot_fields)
     blocks = tuple(
-        _uint(length, _PADDED_BYTES_MAX, "block length", least=SEAL_TAG_BYTES) for length in _array(lengths, "lengths")
+        # 0: a block that a collection left out, since nobody uses it.
+        _uint(length, _PADDED_BYTES_MAX, "block length", least=SEAL_TAG_BYTES if length else 0)
+        for length in _array(lengths, "lengths")
     )
     if sum(blocks) > slot.k * slot.shard_bytes:
         raise CorruptError(f"blocks of {sum(blocks)} bytes in a stripe of {slot.k * slot.shard_bytes}")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterable, Iterator
 
 from fungistor.cache.disk import DiskCache
+from fungistor.catalog.record import Record
 from fungistor.catalog.removal import Keep
 from fungistor.dag.cid import CID
-from fungistor.errors import FungiStorError, InvalidError
+from fungistor.errors import ConflictError, FungiStorError, InvalidError
 from fungistor.ids import ObjectId, TenantNumber
 from fungistor.keys.ring import object_id
 from fungistor.node.config import load_config
 from fungistor.node.network import Parts
+from fungistor.objects.collect import Collector
+from fungistor.objects.manifest_reader import StripeListReader
+from fungistor.objects.mend import Mender
 from fungistor.objects.paths import parse_cid_path
-from fungistor.objects.results import KeptLine, Unpublished
+from fungistor.objects.repack import Repacker
+from fungistor.objects.results import Collected, KeptLine, Progress, Unpublished, no_progress
 from fungistor.objects.unpublish import RemovalPorts, Remover, drop_gone
 
 TENANT = TenantNumber(0)
@@ -60,6 +67,47 @@ class Removal:
             drop_gone(self._parts.index, self._parts.catalog)
             self._looked_for_leftovers = True
         return self._remover.expire()
+
+    def collect(self, *, grace_s: int, dry_run: bool = False, progress: Progress = no_progress) -> Collected:
+        """Give back the space of what nobody needs.
+
+        Raises: as `Collector.collect`; ConflictError where one runs here.
+        """
+        parts = self._parts
+        if dry_run:
+            return self._collector().collect(grace_s=grace_s, dry_run=True, progress=progress)
+        with self._alone():
+            self._remover.expire()
+            self._remover.shred_leftovers()
+            outcome = self._collector().collect(grace_s=grace_s, progress=progress)
+            self._remover.shred_leftovers()  # of publishers whose sessions were ended just now
+            drop_gone(parts.index, parts.catalog)
+            parts.index.sweep()
+        return outcome
+
+    def _collector(self) -> Collector:
+        parts = self._parts
+
+        def open_list(record: Record) -> StripeListReader:
+            return StripeListReader(parts.threads.reader, record)
+
+        def mender() -> Mender:
+            return Mender(parts.pool, parts.on_corrupt)
+
+        repacker = Repacker(parts.catalog, parts.pool, open_list, mender, parts.home.journal, sync=parts.sync)
+        return Collector(parts.catalog, parts.pool, open_list, repacker, parts.home.journal)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        path = self._parts.home.path("run", "gc.lock")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise ConflictError("a collection runs already in this home", hint="wait until it has ended") from None
+        finally:
+            os.close(lock)
 
     def _root(self, text: str) -> tuple[CID, ObjectId]:
         path = parse_cid_path(text)

@@ -21,8 +21,9 @@ from fungistor.errors import ConflictError, DeniedError, FungiStorError
 from fungistor.ids import Revision, SessionId
 from fungistor.objects.session import Draw, Session
 
+COUNTERS_AT_FIRST = 256
 COUNTERS_A_TURN = 4096
-"""So many ids are tried, beyond those found, when a dead session is cleared up; 16 GiB of full stripes, mostly."""
+"""So many ids are tried in vain, at most, when a dead session is cleared up. 16 GiB of full stripes, mostly."""
 
 LEASE_S = 6 * 3600
 RENEW_S = LEASE_S // 4
@@ -92,7 +93,7 @@ class Lease:
         now = self._clock()
         if self._counter < self._limit and now < self._renew_at:
             return
-        limit = self._counter + COUNTERS_A_TURN
+        limit = self._counter + (COUNTERS_A_TURN if self._opened else COUNTERS_AT_FIRST)
         self._catalog.commit(self._command(OpenSession(self.secret, limit, int(now) + LEASE_S)))
         self._limit, self._renew_at, self._opened = limit, now + RENEW_S, True
 

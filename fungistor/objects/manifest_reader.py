@@ -92,15 +92,19 @@ class StripeListReader:
             assert isinstance(page, ListPage)
             yield from page.slots
 
-    def all_slots(self) -> Iterator[Slot]:
-        """Every stripe that the object needs: those listed, those of the list's own pages, and the root's."""
+    def page_slots(self) -> Iterator[Slot]:
+        """The stripes of the list's own pages but for the root page, each once."""
         seen: set[StripeId] = set()
-        for listed in self.list_slots():
-            yield listed.slot
         for child in _children(self._root, self._load):
             if child.page.slot.stripe_id not in seen:
                 seen.add(child.page.slot.stripe_id)
                 yield child.page.slot
+
+    def all_slots(self) -> Iterator[Slot]:
+        """Every stripe that the object needs: those listed, those of the list's own pages, and the root's."""
+        for listed in self.list_slots():
+            yield listed.slot
+        yield from self.page_slots()
         yield self.where.slot
 
 

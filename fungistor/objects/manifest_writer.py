@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import libipld
 
+from fungistor.coding.compress import Compression
 from fungistor.coding.manifest import (
     Absent,
     Entry,
@@ -155,23 +156,9 @@ def write_manifest(
     map_stripes = _PageStripes(store, session, slots, spool)
     map_root = _write_map(spool, root, map_stripes, session.folder, partial=partial)
     map_stripes.close()
-    # The stripes of the list's own pages are not in the list: its directory pages name them.
-    list_stripes = _PageStripes(store, session, itertools.count(), None)
-    writer = ListWriter(lambda plain: list_stripes.emit(Purpose.LIST_PAGE, plain))
-    for number, packed in spool.slots_in_order():
-        assert number == writer.slots
-        writer.add(_unpack_slot(packed))
-    list_root = writer.finish()
-    list_stripes.close()
-
-    root_stripe = _PageStripes(store, session, itertools.count(), None)
-    list_page = seal_page(derive(list_key, LIST_ROOT_PURPOSE, salt), Purpose.LIST_ROOT_PAGE, list_root)
+    listed = _write_list((_unpack_slot(packed) for _, packed in spool.slots_in_order()), store, session)
     map_page = seal_page(derive(object_key, MAP_ROOT_PURPOSE, salt), Purpose.MAP_ROOT_PAGE, map_root)
-    slot, list_offset = root_stripe.add(list_page)
-    _, map_offset = root_stripe.add(map_page)
-    manifest = ManifestRoot(
-        root_stripe.stripe(slot).slot, _root_ref(list_offset, list_page), _root_ref(map_offset, map_page), salt
-    )
+    manifest = _write_root(listed, list_key, salt, map_page, store, session)
     return WrittenManifest(
         root=encode_root(manifest),
         salt=salt,
@@ -180,6 +167,47 @@ def write_manifest(
         blocks=spool.blocks_count(),
         stripes=session.stripes,
     )
+
+
+def _write_list(slots: Iterable[ListSlot], store: ShardStore, session: Session) -> bytes:
+    """Write the pages of a stripe list but for its root page; return that one's plain bytes."""
+    # The stripes of the list's own pages are not in the list: its directory pages name them.
+    stripes = _PageStripes(store, session, itertools.count(), None)
+    writer = ListWriter(lambda plain: stripes.emit(Purpose.LIST_PAGE, plain))
+    for listed in slots:
+        writer.add(listed)
+    root = writer.finish()
+    stripes.close()
+    return root
+
+
+def _write_root(
+    list_root: bytes, list_key: bytes, salt: bytes, map_page: SealedPage, store: ShardStore, session: Session
+) -> ManifestRoot:
+    stripe = _PageStripes(store, session, itertools.count(), None)
+    list_page = seal_page(derive(list_key, LIST_ROOT_PURPOSE, salt), Purpose.LIST_ROOT_PAGE, list_root)
+    slot, list_offset = stripe.add(list_page)
+    _, map_offset = stripe.add(map_page)
+    return ManifestRoot(
+        stripe.stripe(slot).slot, _root_ref(list_offset, list_page), _root_ref(map_offset, map_page), salt
+    )
+
+
+def rewrite_list(
+    where: ManifestRoot, map_root: bytes, slots: Iterable[ListSlot], store: ShardStore, session: Session
+) -> tuple[ManifestRoot, bytes]:
+    """Write a manifest that differs in its stripe list alone; return its root and its list key.
+
+    No content key is needed: `map_root`, the sealed root page of the block map, is copied as it is, and what its
+    entries name by slot and number stands in the new list under the same.
+
+    Raises:
+        UnavailableError: too few members took a stripe.
+    """
+    list_key = os.urandom(KEY_BYTES)
+    ref = where.map_root
+    page = SealedPage(map_root, ref.plain_bytes, Compression(ref.compression))
+    return _write_root(_write_list(slots, store, session), list_key, where.salt, page, store, session), list_key
 
 
 def _root_ref(offset: int, page: SealedPage) -> RootRef:

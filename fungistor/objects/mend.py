@@ -63,7 +63,7 @@ class Mender:
         Raises:
             NotEnoughShardsError, CorruptError: the others do not suffice, or do not give the stripe's content.
         """
-        shards = self._honest_shards(slot, set(indices))
+        shards = self.honest_shards(slot, set(indices))
         for index in indices:
             payload = shards[index]
             tag = shard_tag(slot.stripe_id, index, slot.shard_bytes, payload_root(payload))
@@ -83,14 +83,18 @@ class Mender:
         if indices:
             yield from self.rebuild(slot, indices)
 
-    def _honest_shards(self, slot: Slot, missing: set[int]) -> list[memoryview]:
-        """All k + m shards, rebuilt from k that prove themselves and give the content root."""
+    def honest_shards(self, slot: Slot, missing: Collection[int] = ()) -> list[memoryview]:
+        """All k + m shards, rebuilt from k that prove themselves and give the content root.
+
+        Raises:
+            NotEnoughShardsError, CorruptError: that cannot be done now.
+        """
         size, count = slot.shard_bytes, slot.k + slot.m
         buffer = memoryview(bytearray(count * size))
         views = [buffer[index * size : (index + 1) * size] for index in range(count)]
         liars: set[int] = set()
         for _ in range(count):
-            fetched = self._store.fetch(slot, None, views.__getitem__, exclude=missing | liars)
+            fetched = self._store.fetch(slot, None, views.__getitem__, exclude={*missing, *liars})
             lying = {
                 index
                 for index, payload in fetched.shards.items()

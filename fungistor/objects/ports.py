@@ -69,6 +69,34 @@ class Inspected(Protocol):
         """Payload and tag, if good."""
 
 
+class DeleteOutcome(Protocol):
+    """Where shards are gone for good, and where they may not be."""
+
+    @property
+    def confirmed(self) -> frozenset[MemberNumber]:
+        """Members that have deleted all, durably."""
+
+    @property
+    def failed(self) -> Mapping[MemberNumber, str]:
+        """The others, with reasons."""
+
+
+class CompactOutcome(Protocol):
+    """What members gave back."""
+
+    @property
+    def freed(self) -> int:
+        """Bytes."""
+
+    @property
+    def absent(self) -> Mapping[MemberNumber, str]:
+        """Members that do not answer, with reasons."""
+
+    @property
+    def stuck(self) -> Mapping[MemberNumber, str]:
+        """Members that cannot compact, with reasons."""
+
+
 class ShardStore(Protocol):
     """The members as one store of shards. Thread-safe; every call ends within its own deadlines."""
 
@@ -138,6 +166,15 @@ class ShardStore(Protocol):
 
     def exists(self, slot: Slot) -> Mapping[int, bool | None]:
         """Whether each shard is there; None where its member does not answer."""
+
+    def exists_all(self, slots: Sequence[Slot]) -> Sequence[Mapping[int, bool | None]]:
+        """`exists` for many stripes at once."""
+
+    def delete(self, slots: Sequence[Slot]) -> DeleteOutcome:
+        """Delete every shard of these stripes wherever it may lie, and flush that."""
+
+    def compact(self, members: Collection[MemberNumber]) -> CompactOutcome:
+        """Have members give back the space of what is deleted; returns when they have."""
 
 
 class ReadCache(Protocol):

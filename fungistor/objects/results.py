@@ -385,6 +385,37 @@ class Unpublished:
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection did. `freed`: bytes that members gave back (`dry_run`: would); then counts of stripes: deleted,
+    packed anew, and kept since something uses them.
+
+    `pending`: members that were away, for whom it goes on next time; `stuck`: members that cannot compact. `waiting`:
+    dropped manifests whose grace lasts, or of which something is pending.
+    """
+
+    freed: int = 0
+    deleted: int = 0
+    repacked: int = 0
+    kept: int = 0
+    pending: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+    waiting: int = 0
+    dry_run: bool = False
+
+    def to_json(self) -> Json:
+        return {
+            "freed": self.freed,
+            "deleted": self.deleted,
+            "repacked": self.repacked,
+            "kept": self.kept,
+            "pending": list(self.pending),
+            "stuck": list(self.stuck),
+            "waiting": self.waiting,
+            "dry_run": self.dry_run,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class KeptLine:
     """An object that is pinned or locked; `locked` in Unix seconds, None where it is not."""
 

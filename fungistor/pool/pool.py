@@ -13,7 +13,8 @@ from fungistor.errors import InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberNumber, StripeId
 from fungistor.placement import PlacementTable
 from fungistor.placement.health import MemberState, Standing
-from fungistor.pool import survey
+from fungistor.pool import clearing, survey
+from fungistor.pool.clearing import Compacted, Deleted
 from fungistor.pool.gather import Gather, Into, fresh_buffers
 from fungistor.pool.ground import Ground
 from fungistor.pool.members import IDENTITY_KEY, BarrierResult, Fetched, MemberSpec, PutResult, Receipt
@@ -206,6 +207,19 @@ class Pool:
         if found.soundness is Soundness.UNKNOWN:
             raise UnavailableError(f"shard {index}: {self.name(found.member)}: {found.reason}")
         return found.value
+
+    def delete(self, slots: Sequence[Slot]) -> Deleted:
+        """Delete every shard of these stripes, durably, on the members that answer."""
+        return clearing.delete(self._ground, slots)
+
+    def compact(self, members: Collection[MemberNumber]) -> Compacted:
+        """Have these members give back the space of what is dead; returns when they have."""
+
+        def is_up(asked: Collection[MemberNumber]) -> set[MemberNumber]:
+            self.probe(asked)
+            return set(asked) & set(self.up_members())
+
+        return clearing.compact(self._ground, members, is_up)
 
     def put_shard(self, slot: Slot, index: int, payload: Buffer, tag: bytes) -> Receipt:
         """Store one shard where the newest layout wants it. Raises: UnavailableError."""

@@ -112,6 +112,23 @@ class MemoryInspected:
     value: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryDeleted:
+    """`ports.DeleteOutcome`."""
+
+    confirmed: frozenset[MemberNumber]
+    failed: Mapping[MemberNumber, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryCompacted:
+    """`ports.CompactOutcome`."""
+
+    freed: int
+    absent: Mapping[MemberNumber, str]
+    stuck: Mapping[MemberNumber, str]
+
+
 class MemoryStore:
     """`fungistor.objects.ports.ShardStore` in memory. Thread-safe.
 
@@ -223,6 +240,26 @@ class MemoryStore:
             member.values[key] = bytes(payload) + tag
         return ""
 
+    def delete(self, slots: Sequence[Slot]) -> MemoryDeleted:
+        """As `ports.ShardStore.delete`."""
+        confirmed: set[MemberNumber] = set()
+        failed: dict[MemberNumber, str] = {}
+        for slot in slots:
+            for table in self.layouts.values():
+                for index, number in enumerate(window(table, slot.stripe_id, slot.k + slot.m)):
+                    member = self.all[number]
+                    if not member.answers:
+                        failed[number] = "down"
+                        continue
+                    confirmed.add(number)
+                    member.values.pop(shard_key(slot.stripe_id, index), None)
+        return MemoryDeleted(frozenset(confirmed - set(failed)), failed)
+
+    def compact(self, members: Collection[MemberNumber]) -> MemoryCompacted:
+        """As `ports.ShardStore.compact`: what is deleted here is gone already."""
+        absent = {number: "down" for number in members if not self.all[number].answers}
+        return MemoryCompacted(0, absent, {})
+
     def put_shard(self, slot: Slot, index: int, payload: Buffer, tag: bytes) -> MemoryReceipt:
         with self._lock:
             number = self.window(slot.stripe_id, self.newest_layout(), slot.k + slot.m)[index]
@@ -308,6 +345,10 @@ class MemoryStore:
                 else:
                     return MemoryInspected("good", number, value)
         return min(found, key=lambda shard: ("corrupt", "unknown", "missing").index(shard.soundness))
+
+    def exists_all(self, slots: Sequence[Slot]) -> list[dict[int, bool | None]]:
+        """As `ports.ShardStore.exists_all`."""
+        return [self.exists(slot) for slot in slots]
 
     def exists(self, slot: Slot) -> dict[int, bool | None]:
         with self._lock:

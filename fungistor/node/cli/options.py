@@ -12,9 +12,7 @@ from fungistor.errors import InvalidError
 PROFILES = ("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1")
 """Repeated here so that `--help` and a wrong option cost no import of the DAG room; a test holds the two equal."""
 
-NOT_YET_COMMANDS = {
-    "gc": "free what nothing refers to",
-}
+NOT_YET_COMMANDS: dict[str, str] = {}
 
 ABOUT = """\
 FungiStor: publish a file or a folder once, fetch it by its IPFS CID, with any 4 of 20 places dead.
@@ -284,6 +282,11 @@ def add_removal(commands: Commands[Parser]) -> None:
                        help="how long it can be brought back, such as 90s, 30m, 24h, 7d (not at all)")  # fmt: skip
     which.add_argument("--undo", action="store_true", help="bring it back, while that time lasts")
     which.add_argument("--dry-run", action="store_true", help="say what would be shredded, and change nothing")
+    collect = _add(commands, "gc", "give the space of what was dropped back, on the members, too",
+                   "fungistor gc --dry-run", "removal:collect")  # fmt: skip
+    collect.add_argument("--grace", type=duration, metavar="D", default=duration("24h"),
+                         help="leave alone what was dropped later than so long ago (24h)")  # fmt: skip
+    collect.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
     pin = _add(commands, "pin", "keep objects from expiring and from being unpublished", "fungistor pin add CID", "")
     verbs = pin.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
     for verb, about in (("add", "pin objects"), ("remove", "let them go")):

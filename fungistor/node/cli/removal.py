@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fungistor.catalog.removal import Keep
-from fungistor.node.cli.output import Output
+from fungistor.node.cli.output import Output, size_text
+from fungistor.node.cli.progress import ProgressLine
 from fungistor.node.home import Home
 from fungistor.node.use import network_of
 
@@ -48,6 +49,26 @@ def unpublish(arguments: argparse.Namespace, output: Output) -> int:
         output.note("`fungistor gc` gives the space back")
     for who in result.pending:
         output.note(f"not yet confirmed: {who}")
+    return 0
+
+
+def collect(arguments: argparse.Namespace, output: Output) -> int:
+    with removal_of(arguments) as removal, ProgressLine(output.err, enabled=not output.as_json) as progress:
+        result = removal.collect(grace_s=arguments.grace, dry_run=arguments.dry_run, progress=progress)
+    if output.as_json:
+        output.json_line(result.to_json())
+        return 0
+    would = "would be " if result.dry_run else ""
+    output.line(
+        f"{size_text(result.freed)} {would}freed; {result.deleted} stripes {would}deleted,"
+        f" {result.repacked} packed anew, {result.kept} kept for what uses them"
+    )
+    if result.waiting and not result.dry_run:
+        output.note(f"{result.waiting} dropped manifests wait: for their grace to end, or for members that are away")
+    if result.pending:
+        output.note(f"to be gone on with when these are back: {', '.join(result.pending)}")
+    if result.stuck:
+        output.note(f"these cannot compact, and keep the space: {', '.join(result.stuck)}")
     return 0
 
 

@@ -384,7 +384,7 @@ class Connection(asyncio.BufferedProtocol):
     def _answer(self, name: bytes, handler: Handler, request: list[Argument]) -> None:
         session = self._session
         try:
-            if name in ADMIN_COMMANDS and not session.admin:
+            if name in ADMIN_COMMANDS and not session.admin and not (name == b"COMPACT" and session.owns_namespace):
                 session.context.stats.unauthorized += 1
                 raise ReplyError("Permission denied")
             reply = handler(session, request)

@@ -148,6 +148,12 @@ class Session:
         self.nonce = secrets.token_hex(8).encode()
         return self.nonce
 
+    @property
+    def owns_namespace(self) -> bool:
+        """Whether it may write in a namespace that only a password opens: its space is its own to get back."""
+        descriptor = self.namespace.descriptor
+        return self.writable and bool(descriptor.password) and not descriptor.public
+
     def answers(self, given: bytes, password: bytes) -> bool:
         """Whether a SECURE answer is right; the nonce is used up by it, so that none is accepted twice.
 

@@ -26,7 +26,7 @@ from fungistor.objects.results import EntryLine, ObjectLine, PublishOutcome, Ver
 ROOT = Path(__file__).parents[3]
 BUILT = (
     "up", "publish", "get", "cat", "ls", "stat", "car", "objects", "verify", "status", "member", "name", "gateway",
-    "unpublish", "pin", "lock", "zdb", "version",
+    "unpublish", "gc", "pin", "lock", "zdb", "version",
 )  # fmt: skip
 COMMANDS = (*BUILT, *NOT_YET_COMMANDS)
 
@@ -65,7 +65,6 @@ def test_common_options_stand_before_or_after_the_command() -> None:
     "words",
     [
         *([name] for name in NOT_YET_COMMANDS),
-        ["gc", "--dry-run"],
         ["publish", "x", "--policy", "eu"],
         ["publish", "x", "--private"],
     ],

@@ -1,0 +1,148 @@
+"""Pack stripes anew that are mostly dead: sealed blocks are copied as they are, stripe lists follow, no key is needed.
+
+A block keeps its number in its slot, and a slot its number in the list: those left out have length 0 from now on. So
+block maps, which only readers can open, say the same as before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.record import Record
+from fungistor.catalog.removal import Repack
+from fungistor.coding.manifest import ListSlot
+from fungistor.coding.page_codec import encode_root
+from fungistor.errors import ConflictError, FungiStorError
+from fungistor.ids import Revision, StripeId
+from fungistor.objects.condemned import Condemned, Partly
+from fungistor.objects.lease import Lease
+from fungistor.objects.manifest_reader import StripeListReader
+from fungistor.objects.manifest_writer import rewrite_list
+from fungistor.objects.mend import Mender
+from fungistor.objects.ports import ShardStore
+from fungistor.objects.results import Progress
+from fungistor.objects.session import Session, WrittenStripe, value_bytes
+from fungistor.objects.stripe_writer import StripeWriter
+
+STRIPES_AT_ONCE = 64
+"""So many stripes are packed before the objects that use them are given their new lists: 256 MiB, mostly."""
+
+
+class Repacker:
+    """Packs stripes anew, and commits a new manifest for each object that uses them."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: ShardStore,
+        open_list: Callable[[Record], StripeListReader],
+        mender: Callable[[], Mender],
+        journal: str,
+        *,
+        sync: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._open_list = open_list
+        self._mender = mender
+        self._journal = journal
+        self._sync = sync
+        self._clock = clock
+
+    def repack(self, condemned: Condemned, progress: Progress) -> int:
+        """Pack those that are used too little; how many were."""
+        partly = condemned.partly()
+        done = 0
+        while batch := list(itertools.islice(partly, STRIPES_AT_ONCE)):
+            progress(done, None, "packing anew")
+            done += self._batch(condemned, batch)
+        return done
+
+    def _batch(self, condemned: Condemned, batch: list[Partly]) -> int:
+        with (
+            Lease(self._catalog) as lease,
+            Session(self._journal, self._store, ids=lease, sync=self._sync) as session,
+        ):
+            began = lease.begin()
+            packed: dict[StripeId, ListSlot] = {}
+            for stripe in batch:
+                try:
+                    packed[stripe.slot.stripe_id] = self._pack(stripe, session)
+                except FungiStorError:
+                    continue  # it cannot be read or written now: it stays as it is
+            given = [
+                record is not None and self._give_list(record, packed, lease, session, began)
+                for record in map(self._catalog.record, condemned.users(list(packed)))
+            ]
+            # What an object did not take, since it was dropped or changed meanwhile, is collected with the session.
+            lease.leftovers |= session.in_vain or not all(given)
+        return len(packed) if any(given) else 0
+
+    def _pack(self, stripe: Partly, session: Session) -> ListSlot:
+        """Write the blocks of a stripe that are used into a new one."""
+        shards = self._mender().honest_shards(stripe.slot)
+        data = b"".join(shards[: stripe.slot.k])
+        written: list[WrittenStripe] = []
+        writer = StripeWriter(self._store, session, itertools.count(), lambda _, one: written.append(one))
+        offset = 0
+        for length, used in zip(stripe.block_lengths, stripe.used, strict=True):
+            if used:
+                writer.append_sealed(data[offset : offset + length])
+            offset += length
+        writer.close_stripe()
+        lengths = tuple(length if used else 0 for length, used in zip(stripe.block_lengths, stripe.used, strict=True))
+        return ListSlot(written[0].slot, lengths, ())
+
+    def _give_list(
+        self,
+        record: Record,
+        packed: Mapping[StripeId, ListSlot],
+        lease: Lease,
+        session: Session,
+        began: Revision,
+    ) -> bool:
+        """Write an object's stripe list anew and commit it; False where the object has changed meanwhile."""
+        old = self._open_list(record)
+        stored = 0
+        changed = False
+
+        def slots() -> Iterator[ListSlot]:
+            nonlocal stored, changed
+            for listed in old.list_slots():
+                new = packed.get(listed.slot.stripe_id)
+                if new is not None:
+                    changed = True
+                    listed = ListSlot(new.slot, new.block_lengths, listed.runs)
+                stored += value_bytes(listed.slot)
+                yield listed
+
+        root, list_key = rewrite_list(old.where, self._map_root(old), slots(), self._store, session)
+        if not changed:
+            return False
+        owed = dict(record.owed)
+        for member, shards in session.settle().owed.items():
+            owed[member] = owed.get(member, 0) + shards
+        body = Repack(
+            record.object_id,
+            record.manifest_id,
+            int(self._clock()),
+            encode_root(root),
+            list_key,
+            stored + value_bytes(root.slot),
+            tuple(sorted(owed.items())),
+            began,
+        )
+        try:
+            lease.commit(body)
+        except ConflictError:
+            return False
+        return True
+
+    def _map_root(self, old: StripeListReader) -> bytes:
+        slot, ref = old.where.slot, old.where.map_root
+        shards = self._mender().honest_shards(slot)
+        return b"".join(shards[: slot.k])[ref.offset : ref.offset + ref.sealed_bytes]
