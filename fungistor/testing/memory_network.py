@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -20,16 +21,19 @@ from fungistor.dag.walk import resolve
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, SessionId, TenantNumber
 from fungistor.keys.ring import NodeKeys, fingerprint, network_key_of, object_id
 from fungistor.keys.table import KeyTable
+from fungistor.objects.collect import Collector
 from fungistor.objects.content import Content
 from fungistor.objects.known import KnownBlocks
 from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.mend import Mender
 from fungistor.objects.owed import Payer
 from fungistor.objects.publish import Publisher
-from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
+from fungistor.objects.repack import Repacker
+from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome, Unpublished
 from fungistor.objects.source import ReadThreads
 from fungistor.objects.storing import PublishPorts
 from fungistor.objects.stripe_reader import StripeReader
+from fungistor.objects.unpublish import RemovalPorts, Remover
 from fungistor.objects.verify import Tally, Verifier
 from fungistor.placement import Member, PlacementTable, Policy, plan
 from fungistor.repair.mover import Mover
@@ -90,6 +94,8 @@ class MemoryNetwork:
         self.journal = os.path.join(folder, "journal")
         self.stdin: BinaryIO = io.BytesIO()
         self._draw = draw
+        self.now = time.time()
+        self.dropped_spans: list[bytes] = []
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +166,34 @@ class MemoryNetwork:
             layout.number: PlacementTable.from_bytes(layout.table) for layout in self.catalog.layouts()
         }
         return toured
+
+    # taking back
+
+    def remover(self) -> Remover:
+        """What unpublishes, with a clock of its own."""
+        ports = RemovalPorts(
+            self.catalog,
+            self.content,
+            self.index,
+            self.keys,
+            self.key_table,
+            self.dropped_spans.extend,
+            lambda: self.now,
+        )
+        return Remover(ports)
+
+    def collector(self) -> Collector:
+        """What gives space back, with the same clock."""
+        repacker = Repacker(
+            self.catalog, self.store, self.stripe_list, self.mender, self.journal, sync=False, clock=lambda: self.now
+        )
+        return Collector(self.catalog, self.store, self.stripe_list, repacker, self.journal, lambda: self.now)
+
+    def unpublish(self, cid: str, *, grace_s: int = 0) -> Unpublished:
+        """Take one object back."""
+        root = CID.parse(cid)
+        identity = object_id(self.keys.network_key, TENANT, root.codec, root.multihash)
+        return self.remover().unpublish(root, identity, grace_s=grace_s)
 
     # looking
 
