@@ -245,11 +245,14 @@ class Collector:
                 run.touched |= outcome.confirmed
                 run.pending |= outcome.failed
                 run.deleted += len(slots[start : start + STRIPES_A_DELETE])
-            if run.pending:
-                # What says which shards the absent members have must stay until they have deleted them, too.
+            left_out = 0
+            if level is Level.CONTENT:
+                run.repacked, left_out = self._repacker.repack(condemned, progress)
+            if run.pending or left_out:
+                # What names the stripes that are not done with must stay: absent members have to delete theirs, too,
+                # and what could not be packed anew is to be found again.
                 run.swept.clear()
-                break
-        run.repacked = self._repacker.repack(condemned, progress)
+                return
 
     def _forget(self, swept: Sequence[bytes]) -> None:
         for start in range(0, len(swept), SWEPT_MAX):

@@ -53,14 +53,15 @@ class Repacker:
         self._sync = sync
         self._clock = clock
 
-    def repack(self, condemned: Condemned, progress: Progress) -> int:
-        """Pack those that are used too little; how many were."""
+    def repack(self, condemned: Condemned, progress: Progress) -> tuple[int, int]:
+        """Pack those that are used too little; how many were, and how many could not be now."""
         partly = condemned.partly()
-        done = 0
+        done = total = 0
         while batch := list(itertools.islice(partly, STRIPES_AT_ONCE)):
             progress(done, None, "packing anew")
+            total += len(batch)
             done += self._batch(condemned, batch)
-        return done
+        return done, total - done
 
     def _batch(self, condemned: Condemned, batch: list[Partly]) -> int:
         with (
@@ -68,6 +69,7 @@ class Repacker:
             Session(self._journal, self._store, ids=lease, sync=self._sync) as session,
         ):
             began = lease.begin()
+            lease.leftovers = True  # should this end in the middle
             packed: dict[StripeId, ListSlot] = {}
             for stripe in batch:
                 try:
@@ -79,8 +81,8 @@ class Repacker:
                 for record in map(self._catalog.record, condemned.users(list(packed)))
             ]
             # What an object did not take, since it was dropped or changed meanwhile, is collected with the session.
-            lease.leftovers |= session.in_vain or not all(given)
-        return len(packed) if any(given) else 0
+            lease.leftovers = session.in_vain or not all(given)
+        return len(packed) if all(given) else 0
 
     def _pack(self, stripe: Partly, session: Session) -> ListSlot:
         """Write the blocks of a stripe that are used into a new one."""

@@ -223,7 +223,7 @@ def test_what_a_dead_publisher_stored_is_collected(network: MemoryNetwork, tree:
         raise DiedError
 
     publisher = Publisher(dataclasses.replace(ports, current=current))
-    lease_exit, Lease.__exit__ = Lease.__exit__, lambda *_: None  # type: ignore[method-assign,assignment]
+    lease_exit, Lease.__exit__ = Lease.__exit__, lambda *_: None  # type: ignore[method-assign]
     try:
         with pytest.raises(DiedError):
             list(publisher.publish([str(write(tree, "f", noise(2, 500_000)))], PublishOptions()))
