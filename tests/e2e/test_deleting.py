@@ -1,0 +1,190 @@
+"""Deleting on a running network: space returns on members' disks, killed runs go on, and the attacker finds nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fungistor.coding.manifest import Stored
+from fungistor.dag.cid import CID
+from fungistor.errors import FungiStorError
+from fungistor.ids import TenantNumber
+from fungistor.keys.files import load_root_key
+from fungistor.keys.ring import unwrap
+from fungistor.keys.table import KeyTable
+from fungistor.node.home import Home
+from fungistor.node.wiring import open_network
+from fungistor.objects.naming import open_name
+from tests.e2e.running import COMMAND_S, Up, running
+from tests.unit.objects.trees import noise
+
+NAME = "kept-from-everybody.bin"
+SAMPLE_BYTES = 48
+KILLS = int(os.environ.get("FUNGISTOR_GC_KILLS", "2"))
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running(tmp_path_factory.mktemp("net") / "home", ["--members", "6", "--no-sync"]) as network:
+        yield network
+
+
+def used_bytes(up: Up) -> int:
+    """What `du` says of the members' folders, but for the folders themselves."""
+    files = [path for path in (up.home / "members").rglob("*") if path.is_file()]
+    return sum(path.stat().st_blocks * 512 for path in files)
+
+
+def publish(up: Up, path: Path) -> str:
+    (line,) = up.lines("publish", str(path))
+    return str(line["cid"])
+
+
+def test_space_returns_on_the_members(up: Up, tmp_path: Path) -> None:
+    """Also when the first publisher of shared blocks goes: then the disks hold what the second alone would take."""
+    (tmp_path / "stays").write_bytes(noise(1, 2_000_000))
+    stays = publish(up, tmp_path / "stays")
+    up.lines("gc", "--grace", "0")
+    before = used_bytes(up)
+    for number in range(30):
+        (tmp_path / "all").mkdir(exist_ok=True)
+        (tmp_path / "all" / f"f{number}").write_bytes(noise(100 + number, 300_000))
+    first = publish(up, tmp_path / "all")
+    up.lines("unpublish", first)
+    (line,) = up.lines("gc", "--grace", "0")
+    assert line["pending"] == line["stuck"] == [] and int(str(line["freed"])) > 9_000_000
+    assert used_bytes(up) <= 1.05 * before
+
+    first = publish(up, tmp_path / "all")
+    (tmp_path / "few").mkdir()
+    for number in range(5):
+        (tmp_path / "few" / f"f{number}").write_bytes(noise(100 + 6 * number, 300_000))
+    second = publish(up, tmp_path / "few")
+    up.lines("unpublish", first)
+    (line,) = up.lines("gc", "--grace", "0")
+    assert line["repacked"] and not line["waiting"]
+    shared = used_bytes(up)
+    assert up.command("verify", "--all").returncode == 0
+    up.lines("unpublish", second)
+    up.lines("gc", "--grace", "0")
+    alone = publish(up, tmp_path / "few")
+    assert shared <= 1.05 * used_bytes(up)
+    up.lines("unpublish", alone)
+    assert up.command("cat", stays).returncode == 0
+    assert up.command("cat", second).returncode == 4
+
+
+def test_killed_at_a_point_drawn_by_a_seed_nothing_that_stands_is_lost(up: Up, tmp_path: Path) -> None:
+    """kill -9 of gc, again and again: what stands verifies each time, and the next whole run gives the space back."""
+    (tmp_path / "few").mkdir()
+    (tmp_path / "all").mkdir()
+    for number in range(12):
+        (tmp_path / "all" / f"f{number}").write_bytes(noise(200 + number, 300_000))
+    up.lines("gc", "--grace", "0")
+    before = used_bytes(up)
+    for number in (2, 9):
+        (tmp_path / "few" / f"f{number}").write_bytes(noise(200 + number, 300_000))
+    for seed in range(KILLS):
+        first = publish(up, tmp_path / "all")
+        second = publish(up, tmp_path / "few")
+        up.lines("unpublish", first)
+        argv = [sys.executable, "-m", "fungistor.node", "--home", str(up.home), "gc", "--grace", "0"]
+        collecting = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            collecting.wait(random.Random(seed).uniform(0.3, 2.0))
+        collecting.send_signal(signal.SIGKILL)
+        collecting.wait()
+        assert up.command("verify", second).returncode == 0, f"seed {seed}"
+        (line,) = up.lines("gc", "--grace", "0")
+        assert line["waiting"] == 0
+        assert up.command("verify", second).returncode == 0, f"seed {seed}"
+        up.lines("unpublish", second)
+        up.lines("gc", "--grace", "0")
+        assert used_bytes(up) <= 1.05 * before + 100_000, f"seed {seed}"
+
+
+def test_the_attacker_who_has_everything_finds_nothing(up: Up, tmp_path: Path) -> None:
+    """Members' folders, catalog, home with caches and journals, and the root key, taken after shred and gc: neither
+    the content nor the names of the object's own blocks can be had from them."""
+    content = noise(7, 1_500_000)
+    (tmp_path / NAME).write_bytes(content)
+    cid = publish(up, tmp_path / NAME)
+    assert httpx.get(f"{up.gateway}/ipfs/{cid}", timeout=COMMAND_S).content == content  # now it is cached, too
+    secrets, sealed_names = _secrets(up, cid, content)
+    spans = secrets.pop("sealed")
+    assert any(_holds(up.home, sample) for sample in spans), "members do hold it before"
+    assert _holds(up.home, secrets["wrapped key"][0])
+    up.lines("unpublish", cid)
+    up.lines("gc", "--grace", "0")
+    assert httpx.get(f"{up.gateway}/ipfs/{cid}", timeout=COMMAND_S).status_code == 404
+    for what, samples in secrets.items():
+        for sample in samples:
+            assert not (where := _holds(up.home, sample)), f"{what} in {where}"
+    for sample in spans:
+        assert not (where := _holds(up.home / "members", sample)), f"a sealed block in {where}"
+    # What is left in the log is sealed under a key that is nowhere any more: none at hand opens it.
+    keys = _keys_at_hand(up)
+    for sealed in sealed_names:
+        for key in keys:
+            with pytest.raises(FungiStorError):
+                open_name(key, sealed)
+
+
+def _secrets(up: Up, cid: str, content: bytes) -> tuple[dict[str, list[bytes]], list[bytes]]:
+    """What an attacker would look for: samples by what they are, and what the log says of the object."""
+    root = CID.parse(cid)
+    with contextlib.closing(open_network(Home(str(up.home)))) as network:
+        located = network.content.locate(root)
+        manifest = located.manifest
+        record = manifest.record
+        wrapped = network.parts.key_table.get(record.key_id)
+        assert wrapped is not None
+        entries = [entry for _, entry in manifest.stored()]
+        if isinstance(located.entry, Stored):
+            entries.append(located.entry)
+        spans = []
+        for entry in entries:
+            listed = manifest.slot(entry.slot)
+            offset, length = listed.extent(entry.number)
+            sealed = network.parts.threads.reader.read_span(listed.slot, offset, length, bytes)
+            spans.append(sealed[64 : 64 + SAMPLE_BYTES])
+        secrets = {
+            "wrapped key": [wrapped],
+            "object key": [network.content.object_key(record)],
+            "block key": [entry.key for entry in entries],
+            "plain content": [content[at : at + SAMPLE_BYTES] for at in range(0, len(content), 100_000)],
+            "name": [NAME.encode()],
+            "CID": [cid.encode(), root.digest, *(found.digest for found, _ in manifest.placed())],
+            "sealed": spans,
+        }
+    return secrets, [record.sealed_name]
+
+
+def _holds(folder: Path, sample: bytes) -> Path | None:
+    """The first file below a folder that has these bytes."""
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and sample in path.read_bytes():
+                return path
+    return None
+
+
+def _keys_at_hand(up: Up) -> list[bytes]:
+    """Every key that the root key opens."""
+    home = Home(str(up.home))
+    root = load_root_key(os.path.join(home.keys, "root.key"), {})
+    with contextlib.closing(KeyTable(home.key_table)) as table:
+        wrapped_tenant = table.get_tenant(TenantNumber(0))
+        assert wrapped_tenant is not None
+        tenant = unwrap(root, wrapped_tenant, what="tenant key", under="root key")
+        wrapped = [found for key_id in table.objects() if (found := table.get(key_id)) is not None]
+    return [root, tenant, *(unwrap(tenant, one) for one in wrapped)]
