@@ -68,7 +68,8 @@ def test_a_catalog_moves_from_its_file_to_etcd(tmp_path: Path, etcd: EtcdCluster
     home = tmp_path / "home"
     with running(home) as up:
         first = publish(up, "first")
-        assert up.lines("catalog", "snapshot")[0]["members"] == 20
+        (named,) = up.lines("name", "publish", "site", first)
+        assert up.lines("catalog", "snapshot")[0]["members"] == 6
         refused = up.command("catalog", "migrate", url(etcd))
         assert refused.returncode == 1
         assert "already runs" in refused.stderr
@@ -85,10 +86,19 @@ def test_a_catalog_moves_from_its_file_to_etcd(tmp_path: Path, etcd: EtcdCluster
         second = publish(up, "second")
         assert {line["cid"] for line in up.lines("objects")} == {first, second}
         assert readable(up, first, "first")
+        (again_named,) = up.lines("name", "publish", "site", second)
+        assert (again_named["key"], again_named["sequence"]) == (named["key"], 2)
+    # Keys on etcd are wrapped anew in place; what a home knew of state and names is made again from the log.
+    for words in (("keys", "rotate"), ("keys", "rotate", "--root")):
+        rotated = fungistor(home, *words)
+        assert rotated.returncode == 0, rotated.stderr
     (home / "catalog" / "state.sqlite").unlink()
+    (home / "catalog" / "names.sqlite").unlink()
     with running(home) as up:
         wait_until(lambda: len(up.lines("objects")) == 2, WAIT_S, 0.1)
         assert readable(up, second, "second")
+        (listed,) = up.lines("name", "list")
+        assert (listed["name"], listed["key"], listed["cid"], listed["sequence"]) == ("site", named["key"], second, 2)
 
 
 def test_another_network_s_log_is_not_taken_over(tmp_path: Path, etcd: EtcdCluster) -> None:
