@@ -38,7 +38,8 @@ from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.ports import ShardStore
 from fungistor.objects.repack import Repacker
 from fungistor.objects.results import Collected, Progress, no_progress
-from fungistor.objects.session import ENTRY, value_bytes
+from fungistor.objects.session import value_bytes
+from fungistor.objects.upload_journal import ENTRY_NAME
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +271,7 @@ class Collector:
                 self._end_if_dead(os.path.join(self._journal, name), before)
 
     def _end_if_dead(self, folder: str, before: int) -> None:
-        path = os.path.join(folder, ENTRY)
+        path = os.path.join(folder, ENTRY_NAME)
         try:
             entry = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
