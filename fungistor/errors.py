@@ -75,6 +75,10 @@ class CorruptError(FungiStorError):
     exit_code = 1
 
 
+class NotPermittedError(DeniedError):
+    """This node may not write that to its network: unlike a file that is closed to us, it holds for every path."""
+
+
 class NotEnoughShardsError(UnavailableError):
     """Fewer shards of a stripe can be had than it takes to bring it back.
 

@@ -31,7 +31,14 @@ from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.snapshots import Snapshot
 from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest
-from fungistor.errors import ConflictError, CorruptError, DeniedError, FailedError, InvalidError, UnavailableError
+from fungistor.errors import (
+    ConflictError,
+    CorruptError,
+    FailedError,
+    InvalidError,
+    NotPermittedError,
+    UnavailableError,
+)
 from fungistor.ids import LayoutNumber, ObjectId, Revision, SessionId
 
 log = logging.getLogger(__name__)
@@ -126,14 +133,14 @@ class Catalog:
 
         Raises:
             ConflictError: its precondition does not hold where it came to stand, or the epoch is not `fence`.
-            DeniedError: this node may not do that.
+            NotPermittedError: this node may not do that.
             UnavailableError: the log or the state cannot be had now; it may have been committed.
             CatalogStoppedError: the log has a command that this program does not know.
             InvalidError: a field of the command is out of bounds.
         """
         outcome = self.commit_all([command], fence=fence)[0]
         if outcome.verdict is Verdict.DENIED:
-            raise DeniedError(
+            raise NotPermittedError(
                 outcome.reason, hint="`fungistor node list` tells who may what; `node add` lets a machine in"
             )
         if outcome.verdict is Verdict.REFUSED:

@@ -7,7 +7,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from fungistor.errors import ConflictError, UnavailableError
+from fungistor.errors import ConflictError, NotPermittedError, UnavailableError
 from fungistor.node.cli.options import UsageError
 from fungistor.node.cli.output import Output, seconds_text, size_text
 from fungistor.node.cli.progress import ProgressLine
@@ -49,7 +49,8 @@ def _publish_all(results: Iterator[PublishOutcome | PublishFailure], output: Out
         if isinstance(result, PublishFailure):
             output.error(result.error, result.path)
             # What is wrong with a local file is a failure of the run, whatever its kind.
-            codes.add(result.error.exit_code if result.error.exit_code in PASSING_CODES else 1)
+            told = result.error.exit_code in PASSING_CODES or isinstance(result.error, NotPermittedError)
+            codes.add(result.error.exit_code if told else 1)
             continue
         if result.skipped:
             output.note(f"{result.path}: {result.skipped} hidden entries left out; --hidden takes them")
