@@ -44,7 +44,8 @@ cdef enum:
     VALUE_BYTES_MAX = 16 << 10
     LARGE_BYTES_MAX = 1 << 20
     BATCH_BYTES = 64 << 10
-    STORED_BYTES = 256 << 10
+    # Longer writes get larger pages of the page cache: on a virtual machine its host has to bring those first.
+    STORED_BYTES = 64 << 10
     LARGE = -2
     DATA_HEAD = 18
     INDEX_HEAD = 34
@@ -255,7 +256,7 @@ cdef class Lane:
                     out = 0
                 if key in self._keys or (self._namespace is not namespace and self._batch):
                     self.store()
-                if self._waiting > STORED_BYTES:
+                if self._batch and self._waiting + value_bytes > STORED_BYTES:
                     self.store()
                 if self._sync and connection.held:
                     # Its answer would leave with the flush that it waits for, which does not cover it.

@@ -37,6 +37,8 @@ PUSHED_BYTES_MAX: Final = 16 << 20
 """A mirror that does not read is dropped when this much waits for it."""
 OUTPUT_HIGH_BYTES: Final = 256 << 10
 """Unsent replies beyond this stop the connection; one more reply may come on top."""
+_ONE_READ_BYTES: Final = 72 << 10
+"""A value as long comes with its words in one read, mostly."""
 _UNFLUSHED: Final = error("Cannot write data right now")
 _FLUSH_FAILED: Final = error("Flush failed, writes are refused until restart")
 _REMOVED: Final = error("Your active namespace is not available anymore (probably removed).")
@@ -117,6 +119,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._parser.gathering():
             self._gathered(nbytes)
         else:
+            self._hub.context.stats.rx_bytes += nbytes
             self._received(bytes(self._hub.receive[:nbytes]))
 
     # what the compiled lane asks
@@ -171,9 +174,7 @@ class Connection(asyncio.BufferedProtocol):
     def unusual(self, data: bytes) -> None:
         """Do what the lane does not."""
         self._hub.settle()
-        self._lead = self._hub.receive
-        self._parser.feed(data)
-        self._work_off()
+        self._received(data)
 
     def ended(self) -> None:
         """The client sends no more."""
@@ -186,6 +187,7 @@ class Connection(asyncio.BufferedProtocol):
             if buffer is None:
                 data = os.read(self._reading.fd, len(self._lead))
                 count = len(data)
+                self._hub.context.stats.rx_bytes += count
             else:
                 count = os.readv(self._reading.fd, (buffer,))
         except (BlockingIOError, InterruptedError):
@@ -209,12 +211,12 @@ class Connection(asyncio.BufferedProtocol):
         if missing:
             self._wakeups.expect(missing)
             return
-        self._lead = self._hub.lead
+        # The next one is likely as long: only where it fits into no read is it better to read its words alone.
+        self._lead = self._hub.lead if self._parser.whole_bytes() > _ONE_READ_BYTES else self._hub.receive
         self._work_off()
 
     def _received(self, data: bytes) -> None:
         """Do what is asked in a read."""
-        self._hub.context.stats.rx_bytes += len(data)
         self.heard = True
         self._lead = self._hub.receive
         done = self._hub.express.work(self, data)

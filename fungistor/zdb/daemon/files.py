@@ -19,6 +19,9 @@ _FLUSHED_TOGETHER_MIN: Final = 8
 
 _OPEN_FILES_MAX: Final = 64
 """Older segments kept open over all namespaces; an open costs 5 us, so this only has to catch the hot ones."""
+_WRITE_BYTES_MAX: Final = 128 << 10
+"""Longer writes get larger pages of the page cache, which a virtual machine's host has to bring first: a GiB appended
+in writes of 128 KiB took 0.3 s of processor, of 256 KiB and 1 MiB 1.4 to 1.9 s."""
 _OPEN_PAIRS_MAX: Final = 128
 """Newest pairs kept open over all namespaces, two descriptors each: a tenth of what a process may usually have."""
 
@@ -29,12 +32,27 @@ def write_all(fd: int, parts: Sequence[Buffer], offset: int) -> None:
     Raises:
         OSError: the disk is full or failing; some of the bytes may be there.
     """
-    if len(parts) == 1:
-        total = len(parts[0])
-        written = os.pwrite(fd, parts[0], offset)
-    else:
-        total = sum(map(len, parts))
-        written = os.pwritev(fd, parts, offset)
+    total = sum(map(len, parts))
+    if total <= _WRITE_BYTES_MAX:
+        _write_step(fd, parts, total, offset)
+        return
+    step: list[Buffer] = []
+    room = _WRITE_BYTES_MAX
+    for part in parts:
+        view = memoryview(part)
+        while len(view) >= room:
+            _write_step(fd, [*step, view[:room]], _WRITE_BYTES_MAX, offset)
+            offset += _WRITE_BYTES_MAX
+            view, step, room = view[room:], [], _WRITE_BYTES_MAX
+        if len(view):
+            step.append(view)
+            room -= len(view)
+    if step:
+        _write_step(fd, step, _WRITE_BYTES_MAX - room, offset)
+
+
+def _write_step(fd: int, parts: Sequence[Buffer], total: int, offset: int) -> None:
+    written = os.pwrite(fd, parts[0], offset) if len(parts) == 1 else os.pwritev(fd, parts, offset)
     if written == total:
         return
     whole = memoryview(b"".join(parts))

@@ -171,6 +171,10 @@ class RequestParser:
         self._filled += count
         return 0 if self._gather is None else self._length + 2 - self._filled
 
+    def whole_bytes(self) -> int:
+        """Return how long the argument that is gathered will be, its line break included; 0 where none is."""
+        return 0 if self._gather is None else self._length + 2
+
     def gathering(self) -> bool:
         """Whether a buffer is held for an argument that is still coming."""
         return self._gather is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import shlex
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fungistor.zdb.daemon.arguments import parse_arguments
+from fungistor.zdb.daemon.files import write_all
 
 PAGE = Path(__file__).parents[3] / "docs" / "operating.md"
 
@@ -37,3 +40,20 @@ def test_systemd_takes_it(tmp_path: Path) -> None:
     unit.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", _unit()))
     found = subprocess.run(["systemd-analyze", "verify", str(unit)], check=False, capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_long_writes_are_whole_however_they_are_cut(tmp_path: Path) -> None:
+    """Parts of any lengths, at and around the longest write, lie in the file one after the other, nothing before or behind."""
+    longest = 128 << 10
+    chance = random.Random(5)
+    for lengths in (
+        (longest,), (longest + 1,), (1, longest), (longest - 1, 1, 1), (7, 3 * longest, 9, 2 * longest), (0, longest, 0, 5)
+    ):  # fmt: skip
+        parts = [chance.randbytes(length) for length in lengths]
+        path = tmp_path / "file"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            write_all(fd, parts, 28)
+        finally:
+            os.close(fd)
+        assert path.read_bytes() == bytes(28) + b"".join(parts)
