@@ -115,7 +115,11 @@ class Storing:
         self._slots = itertools.count()
         self._began = lease.begin()
         self._known = ports.known()
-        self._known.take_up(session.left())
+        left = session.left()
+        condemned = {found.id.hex() for found in ports.catalog.removal.sessions() if found.condemned}
+        # What a collection is deleting is not taken up; what one condemns from here on is refused at the commit.
+        if left is not None and condemned.isdisjoint(os.path.basename(folder)[:32] for folder in left.folders):
+            self._known.take_up(left)
         self._lock = threading.Lock()
         self._sealed_bytes = 0
 
