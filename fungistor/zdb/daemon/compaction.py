@@ -199,6 +199,7 @@ def _drop(store: Store, namespace: Namespace, number: int) -> None:
     stops loading there.
     """
     segments = namespace.segments
+    namespace.settled = None
     try:
         if namespace.slots is None:
             replace_file(f"{segments.index_path}/i{number}", index_header(number, segments.mode), sync=store.durable)
