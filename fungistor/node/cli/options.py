@@ -240,7 +240,7 @@ def _add_content(commands: Commands[Parser]) -> None:
                          help="unpublish it after a time, such as 24h or 30d")  # fmt: skip
     publish.add_argument("--wait", action="store_true",
                          help="wait for members and catalog rather than end with exit 3")  # fmt: skip
-    publish.add_argument("--wait-max", type=duration, metavar="D", help="with --wait: at most so long, such as 10m")
+    publish.add_argument("--wait-max", type=duration, metavar="D", help="at most so long with --wait such as 10m")
 
     get = _add(commands, "get", "write a file or a folder of the network to disk", "fungistor get CID/docs -o docs",
                "content:get")  # fmt: skip
