@@ -198,6 +198,7 @@ class Desk:
         guard.check_path(self._denylists.rules, path)
         request.forms = self._rules.forms
         foreign.own_only.set(request.is_only_if_cached)
+        foreign.trace.set(trace_parent(request.headers.get("traceparent")))
         if self._authorization is not None:
             await self._authorization.check(
                 method=request.method,

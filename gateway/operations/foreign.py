@@ -30,6 +30,9 @@ _ABSENT = (404, 410, 412, 451)
 own_only: ContextVar[bool] = ContextVar("gateway_own_only", default=False)
 """Set for requests that want what is held here or nothing."""
 
+trace: ContextVar[str | None] = ContextVar("gateway_trace", default=None)
+"""The W3C trace context of the request under way, which other gateways are told."""
+
 log = logging.getLogger("gateway.foreign")
 
 
@@ -129,7 +132,7 @@ class _ForeignSource:
         try:
             connection = self._connections.pop(gateway, None) or _connect(gateway, self._rules.foreign_timeout_s)
             base = urlsplit(gateway).path.rstrip("/")
-            connection.request("GET", f"{base}/ipfs/{cid}?format=raw", headers={"Accept": RAW})
+            connection.request("GET", f"{base}/ipfs/{cid}?format=raw", headers=_fields())
             answer = connection.getresponse()
             block = answer.read(BLOCK_BYTES_MAX + 1)
         except BaseException:
@@ -140,6 +143,11 @@ class _ForeignSource:
         else:
             connection.close()
         return answer.status, block
+
+
+def _fields() -> dict[str, str]:
+    told = trace.get()
+    return {"Accept": RAW} if told is None else {"Accept": RAW, "Traceparent": told}
 
 
 def _connect(gateway: str, timeout_s: float) -> http.client.HTTPConnection:

@@ -233,8 +233,10 @@ def test_foreign_content_is_fetched_only_where_allowed_and_verified(home: _Home)
     data = bytes(range(256)) * 8000
     wanted, other = elsewhere.add_file(data).cid, elsewhere.add_file(b"other").cid
     lies: set[bytes] = set()
+    traces: set[str | None] = set()
 
     def answer(request: http.server.BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        traces.add(request.headers["Traceparent"])
         cid = CID.parse(request.path.removeprefix("/ipfs/").removesuffix("?format=raw"))
         block = elsewhere.blocks.get(cid.multihash)
         if block is None:
@@ -248,11 +250,13 @@ def test_foreign_content_is_fetched_only_where_allowed_and_verified(home: _Home)
             assert live.get(f"/ipfs/{other}").status_code == 404
             assert live.get(f"/ipfs/{home.cid}").content == FILE
             lies.add(wanted.multihash)
-            refused = live.get(f"/ipfs/{wanted}")
+            trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+            refused = live.get(f"/ipfs/{wanted}", Traceparent=trace)
             assert refused.status_code == 503
             assert "gave other bytes" in refused.text
             lies.clear()
-            assert live.get(f"/ipfs/{wanted}").content == data
+            assert live.get(f"/ipfs/{wanted}", Traceparent="broken").content == data
+            assert traces == {trace, None}, "what is no trace is not passed on"
 
 
 # -- limits, ids, log -------------------------------------------------------------------------------------------
