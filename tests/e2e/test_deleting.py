@@ -79,8 +79,9 @@ def test_space_returns_on_the_members(up: Up, tmp_path: Path) -> None:
     alone = publish(up, tmp_path / "few")
     assert shared <= 1.05 * used_bytes(up)
     up.lines("unpublish", alone)
-    assert up.command("cat", stays).returncode == 0
-    assert up.command("cat", second).returncode == 4
+    assert up.command("get", stays, "-o", str(tmp_path / "copy")).returncode == 0
+    assert (tmp_path / "copy").read_bytes() == noise(1, 2_000_000)
+    assert up.command("get", first, "-o", str(tmp_path / "gone")).returncode == 4
 
 
 def test_killed_at_a_point_drawn_by_a_seed_nothing_that_stands_is_lost(up: Up, tmp_path: Path) -> None:
