@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,7 @@ def test_a_publisher_that_reuses_what_is_condemned_stores_again(network: MemoryN
     [result] = Publisher(dataclasses.replace(ports, current=current)).publish([str(tree / "b")], PublishOptions())
     assert not isinstance(result, PublishFailure), result.error
     network.content.catch_up_index()
-    assert result.new > 600_000, "nothing was reused in the end"
+    assert result.new > 300_000, "what was condemned is stored again; what went out with the first try is taken up"
     assert read(network, result.cid, "f") == noise(1, 300_000)
     assert network.verify(result.cid).missing == 0
     network.now += 60
@@ -211,7 +212,8 @@ def test_a_condemnation_of_other_blocks_costs_a_publisher_nothing(network: Memor
 
 
 def test_what_a_dead_publisher_stored_is_collected(network: MemoryNetwork, tree: Path) -> None:
-    """Its ids follow from its session; while the session is open nothing of it goes, and afterwards all of it."""
+    """Its ids follow from its session; while the session is open nothing of it goes, and afterwards all of it. It ran
+    on another machine: here is no journal that says it is dead."""
     stays = network.publish(str(write(tree, "stays", noise(1, 100_000))))
     before = held_bytes(network)
     ports = network.ports()
@@ -230,6 +232,7 @@ def test_what_a_dead_publisher_stored_is_collected(network: MemoryNetwork, tree:
     finally:
         Lease.__exit__ = lease_exit  # type: ignore[method-assign]
     assert held_bytes(network) > before + 500_000
+    shutil.rmtree(network.journal)
     network.collector().collect(grace_s=0)
     assert held_bytes(network) > before + 500_000, "its session is open"
     network.now += LEASE_S + 1
