@@ -14,7 +14,7 @@ from functools import lru_cache
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fungistor.catalog.commands import Body, Command, Kind, Publish, kind_of, scope_of, signed_bytes
+from fungistor.catalog.commands import Body, Command, Kind, Publish, kind_of, scope_of, signed_in
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer, Scope, issuer_id
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import decode_record
@@ -68,9 +68,12 @@ class Issuer:
 class Door:
     """Whether an entry of the log may take effect. The signature is checked once, scopes for each command in it."""
 
-    def __init__(self, connection: sqlite3.Connection, command: Command) -> None:
+    def __init__(self, connection: sqlite3.Connection, command: Command, payload: bytes) -> None:
+        """`payload`: the entry's bytes, which the command was read from."""
         self._connection = connection
         self._command = command
+        self._payload = payload
+        self._lacks: dict[Kind, str] = {}
         self._authority = authority_in(connection)
         self._issuer: Issuer | None = None
         self._reason = self._enter()
@@ -82,16 +85,25 @@ class Door:
         issuer = self._issuer
         if issuer is None:  # no issuer is registered yet
             return ""
-        kind, scopes = kind_of(part.body), scope_of(part.body)
-        if scopes and not scopes & issuer.scopes:
-            wanted = " or ".join(sorted((scope.name or "").lower() for scope in scopes))
-            return f"node {issuer.name} may not {words_of(kind)}: it has not the scope {wanted}"
-        if scopes & issuer.scopes & Scope.POOL:  # who tends the pool does so for every tenant
-            return ""
+        kind = kind_of(part.body)
+        lacks = self._lacks.get(kind)
+        if lacks is None:
+            lacks = self._lacks[kind] = self._lacking(issuer, kind, scope_of(part.body))
+        if lacks:
+            return lacks
+        if issuer.tenants is None or scope_of(part.body) & issuer.scopes & Scope.POOL:
+            return ""  # who tends the pool does so for every tenant
         tenant = _tenant_of(self._connection, part.body)
-        if tenant is not None and issuer.tenants is not None and tenant not in issuer.tenants:
+        if tenant is not None and tenant not in issuer.tenants:
             return f"node {issuer.name} may not {words_of(kind)} for tenant {tenant}"
         return ""
+
+    @staticmethod
+    def _lacking(issuer: Issuer, kind: Kind, scopes: Scope) -> str:
+        if not scopes or scopes & issuer.scopes:
+            return ""
+        wanted = " or ".join(sorted((scope.name or "").lower() for scope in scopes))
+        return f"node {issuer.name} may not {words_of(kind)}: it has not the scope {wanted}"
 
     def _enter(self) -> str:
         command, body = self._command, self._command.body
@@ -106,14 +118,21 @@ class Door:
             return f"its issuer {command.issuer.hex()} is not registered"
         if self._issuer.revoked:
             return f"node {self._issuer.name} was revoked"
-        return "" if _is_signed(command, self._issuer.key) else f"its signature is not that of node {self._issuer.name}"
+        return "" if self._is_signed(self._issuer.key) else f"its signature is not that of node {self._issuer.name}"
 
     def _as_authority(self, key: bytes) -> str:
         if self._authority is not None and key != self._authority:
             return "only this network's root key says who may write"
-        if self._command.issuer != issuer_id(key) or not _is_signed(self._command, key):
+        if self._command.issuer != issuer_id(key) or not self._is_signed(key):
             return "its signature is not that of the root key"
         return ""
+
+    def _is_signed(self, key: bytes) -> bool:
+        try:
+            _public(key).verify(self._command.signature, signed_in(self._command, self._payload))
+        except (InvalidSignature, ValueError):
+            return False
+        return True
 
 
 def register(connection: sqlite3.Connection, body: RegisterIssuer) -> Decision:
@@ -210,14 +229,6 @@ def _tenant_of(connection: sqlite3.Connection, body: Body) -> TenantNumber | Non
         return tenant
     row = connection.execute("SELECT body FROM record WHERE object_id = ?", (object_id,)).fetchone()
     return None if row is None else decode_record(row[0]).tenant
-
-
-def _is_signed(command: Command, key: bytes) -> bool:
-    try:
-        _public(key).verify(command.signature, signed_bytes(command))
-    except (InvalidSignature, ValueError):
-        return False
-    return True
 
 
 @lru_cache(maxsize=256)

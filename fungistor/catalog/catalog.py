@@ -189,7 +189,10 @@ class Catalog:
         """Commands as entries of the log: one for all, where every node knows groups."""
         if len(commands) == 1 or self._level() < level_of(Group(tuple(commands))):
             return [encode_command(self._signed(command)) for command in commands]
-        bare = tuple(replace(command, issuer=b"", signature=b"", when=None) for command in commands)
+        bare = tuple(
+            replace(command, issuer=b"", signature=b"", when=None) if command.issuer or command.when else command
+            for command in commands
+        )
         return [encode_command(self._signed(Command(bare[0].session, bare[0].sequence, Group(bare))))]
 
     def _signed(self, command: Command) -> Command:
@@ -213,18 +216,14 @@ class Catalog:
         )
 
     def _outcomes(self, commands: Sequence[Command]) -> list[Outcome | None]:
-        return [self._outcome(command) for command in commands]
-
-    def _outcome(self, command: Command) -> Outcome | None:
-        found = self._state.outcome(command.session, command.sequence)
-        if found is None:
-            return None
-        outcome, digest = found
-        if digest != command_digest(command):
-            raise ConflictError(
-                f"session {command.session.hex()} committed another command as number {command.sequence}"
-            )
-        return outcome
+        outcomes: list[Outcome | None] = []
+        for command, found in zip(commands, self._state.outcomes(commands), strict=True):
+            if found is not None and found[1] != command_digest(command):
+                raise ConflictError(
+                    f"session {command.session.hex()} committed another command as number {command.sequence}"
+                )
+            outcomes.append(None if found is None else found[0])
+        return outcomes
 
     # --- following
 
@@ -359,8 +358,8 @@ class Catalog:
         start = max(after, entry_number(self._log.trimmed()))
         for entry in self._log.read(after_entry(start)):
             command = decode_command(entry.payload)
-            for part in parts_of(command):
-                found = self._state.outcome(part.session, part.sequence)
+            parts = parts_of(command)
+            for part, found in zip(parts, self._state.outcomes(parts), strict=True):
                 yield LoggedCommand(
                     entry_number(entry.position),
                     command.issuer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from fungistor.catalog.fields import Fields, decode_array, encode_array
@@ -87,7 +88,13 @@ BODY_FIELDS_MAX = 8
 GROUP_MAX = 8192
 """Of commands in one entry: its bytes end it before, unless they are no longer than their envelopes."""
 
+READ_KEPT = 4
+"""Entries read last, of 1 MiB at most and some four times that as commands."""
+
 NO_REVISION = Revision(0)
+
+_NO_BYTES = b"\x40"
+"""An empty byte string."""
 
 NO_MANIFEST = b""
 """`Publish.against` of a publisher that found no record."""
@@ -280,6 +287,12 @@ def signed_bytes(command: Command) -> bytes:
     return _encode(command, b"")
 
 
+def signed_in(command: Command, payload: bytes) -> bytes:
+    """`signed_bytes` of a command that these bytes are of: a group of thousands is not encoded again."""
+    at = len(encode_array([VERSION, command.session, command.sequence, command.issuer]))
+    return payload[:at] + _NO_BYTES + payload[at + len(encode_array([command.signature])) - 1 :]
+
+
 def named_bytes(command: Command) -> bytes:
     """What (session, sequence) stands for: it is the same whoever signs it, when, and in whatever group."""
     return encode_array([command.session, command.sequence, *_kind_and_fields(command)])
@@ -324,8 +337,9 @@ def _retirement_fields(body: RetireLayouts) -> list[object]:
     return [body.newest, body.seen]
 
 
+@lru_cache(maxsize=READ_KEPT)
 def decode_command(data: bytes) -> Command:
-    """Decode a command.
+    """Decode a command. A few are kept: who appends one has checked its bytes, and applies it next.
 
     Raises:
         UnknownCommandError: its version or its kind is one of a later program.

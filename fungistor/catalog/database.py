@@ -46,6 +46,10 @@ class Schema:
     is_rebuilt: bool = False
     prepare: Callable[[sqlite3.Connection], None] | None = None
     """What every connection needs before it is used."""
+    settle: Callable[[sqlite3.Connection], None] | None = None
+    """What a transaction that changes rows ends with."""
+    forget: Callable[[sqlite3.Connection], None] | None = None
+    """What is done where it was rolled back in place of that."""
 
 
 class _Handle:
@@ -105,9 +109,14 @@ class Database:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
+                if self.schema.settle is not None:
+                    self.schema.settle(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 _roll_back(connection)
+                if self.schema.forget is not None:
+                    with suppress(sqlite3.Error):
+                        self.schema.forget(connection)
                 raise
 
     def data_version(self) -> tuple[int, int]:

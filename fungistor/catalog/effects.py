@@ -12,23 +12,24 @@ from typing import Any
 
 from fungistor.catalog import authority, removal_effects, snapshot_rows
 from fungistor.catalog.commands import Body, Command, PayOwed, Publish, RetireLayouts, SetLayout, encode_command
-from fungistor.catalog.digest import digest_in
+from fungistor.catalog.digest import digest_in, settle
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer
 from fungistor.catalog.name_rows import NAME_TABLES, NAMES_FINGERPRINTED, remove_name, set_name
 from fungistor.catalog.names import RemoveName, SetName
+from fungistor.catalog.record import Record
 from fungistor.catalog.rows import Counters, began_of, layout_in, put_record, record_in
 from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish, decide_retirement
 from fungistor.catalog.snapshots import Snapshot
 from fungistor.ids import Revision
 
 TABLES = (
+    # In the order of revisions, so that new records lie next to each other; only their ids are sorted in.
     """CREATE TABLE record (
-        object_id BLOB PRIMARY KEY,
+        revision INTEGER PRIMARY KEY,
+        object_id BLOB NOT NULL UNIQUE,
         body BLOB NOT NULL,
-        revision INTEGER NOT NULL,
         began INTEGER NOT NULL
-    ) WITHOUT ROWID""",
-    "CREATE INDEX record_by_revision ON record (revision)",
+    )""",
     """CREATE TABLE owed (
         object_id BLOB,
         member INTEGER,
@@ -63,21 +64,22 @@ def carry_out(connection: sqlite3.Connection, counters: Counters, command: Comma
 
 def _publish(connection: sqlite3.Connection, counters: Counters, command: Command, body: Publish) -> Decision:
     current = record_in(connection, body.record.object_id)
-    retired = Revision(connection.execute("SELECT seen FROM retired").fetchone()[0])
-    decision = removal_effects.check_publisher(connection, command, body) or decide_publish(current, body, retired)
+    decision = removal_effects.check_publisher(connection, counters, command, body)
+    decision = decision or decide_publish(current, body, counters.retired)
     if decision.effect and current is None:
         counters.objects += 1
     began = body.began
     if current is not None and decision.record is not None and decision.record.manifest_id == current.manifest_id:
         began = began_of(connection, current.object_id)
-    decision = _keep_record(connection, counters, decision, began)
+    decision = _keep_record(connection, counters, current, decision, began)
     removal_effects.note_publish(connection, counters, command, current, decision)
     return decision
 
 
 def _pay_owed(connection: sqlite3.Connection, counters: Counters, _: Command, body: PayOwed) -> Decision:
-    decision = decide_payment(record_in(connection, body.object_id), body)
-    return _keep_record(connection, counters, decision, began_of(connection, body.object_id))
+    current = record_in(connection, body.object_id)
+    decision = decide_payment(current, body)
+    return _keep_record(connection, counters, current, decision, began_of(connection, body.object_id))
 
 
 def _set_layout(connection: sqlite3.Connection, counters: Counters, command: Command, body: SetLayout) -> Decision:
@@ -99,6 +101,7 @@ def _retire_layouts(connection: sqlite3.Connection, counters: Counters, _: Comma
         counters.revision += 1
         connection.execute("UPDATE layout SET is_live = 0 WHERE number < ?", (body.newest,))
         connection.execute("UPDATE retired SET seen = max(seen, ?)", (body.seen,))
+        counters.retired = max(counters.retired, body.seen)
     return decision
 
 
@@ -115,6 +118,7 @@ def _change(connection: sqlite3.Connection, counters: Counters, _: Command, body
 
 
 def _report(connection: sqlite3.Connection, counters: Counters, command: Command, body: Report) -> Decision:
+    settle(connection)
     return authority.report(connection, command, body, counters.applied, digest_in(connection))
 
 
@@ -143,9 +147,11 @@ _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any]
 }
 
 
-def _keep_record(connection: sqlite3.Connection, counters: Counters, decision: Decision, began: Revision) -> Decision:
+def _keep_record(
+    connection: sqlite3.Connection, counters: Counters, before: Record | None, decision: Decision, began: Revision
+) -> Decision:
     if not decision.effect:
         return decision
     assert decision.record is not None
-    put_record(connection, counters, decision.record, began)
+    put_record(connection, counters, before, decision.record, began)
     return decision

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from fungistor.catalog.fields import Fields, decode_array, encode_array
+from fungistor.catalog.fields import UINT_MAX, Fields, Shape, decode_array, encode_array
 from fungistor.errors import CorruptError, InvalidError
 from fungistor.ids import MemberNumber, ObjectId, TenantNumber
 
@@ -100,36 +100,52 @@ def record_fields(record: Record) -> list[object]:
     ]
 
 
+_OWNER: Shape = (
+    ("version", int, 0, VERSION),
+    ("object id", bytes, OBJECT_ID_BYTES, OBJECT_ID_BYTES),
+    ("tenant", int, 0, UINT_MAX),
+)
+_KIND: Shape = (("private", int, 0, 1), ("profile", int, 0, 255))
+_SIZES: Shape = tuple((name, int, 0, UINT_MAX) for name in ("size", "sealed", "stored", "blocks", "stripes"))
+_PLACE: Shape = (
+    ("manifest", bytes, 1, MANIFEST_BYTES_MAX),
+    ("salt", bytes, SALT_BYTES, SALT_BYTES),
+    ("list key", bytes, LIST_KEY_BYTES, LIST_KEY_BYTES),
+    ("sealed name", bytes, 1, SEALED_NAME_BYTES_MAX),
+    ("published", int, 0, UINT_MAX),
+)
+
+
 def take_record(fields: Fields) -> Record:
     """Read a record's array.
 
     Raises:
         CorruptError: a field is missing, out of bounds or of another version.
     """
-    fields.uint("version", VERSION)
+    _, object_id, tenant = fields.plain(_OWNER)
+    policy = fields.text("policy", POLICY_BYTES_MAX)
+    private, profile = fields.plain(_KIND)
+    sizes = fields.array("sizes", 5)
+    counts = sizes.plain(_SIZES)
+    sizes.end()
+    manifest, salt, list_key, sealed_name, published = fields.plain(_PLACE)
     record = Record(
-        object_id=ObjectId(fields.bytes("object id", OBJECT_ID_BYTES, OBJECT_ID_BYTES)),
-        tenant=TenantNumber(fields.uint("tenant")),
-        policy=fields.text("policy", POLICY_BYTES_MAX),
-        private=fields.flag("private"),
-        profile=fields.uint("profile", 255),
-        sizes=_take_sizes(fields.array("sizes", 5)),
-        manifest=fields.bytes("manifest", 1, MANIFEST_BYTES_MAX),
-        salt=fields.bytes("salt", SALT_BYTES, SALT_BYTES),
-        list_key=fields.bytes("list key", LIST_KEY_BYTES, LIST_KEY_BYTES),
-        sealed_name=fields.bytes("sealed name", 1, SEALED_NAME_BYTES_MAX),
-        published=fields.uint("published"),
-        expires=fields.optional_int("expires", 0, 2**63 - 1),
+        object_id=ObjectId(object_id),
+        tenant=TenantNumber(tenant),
+        policy=policy,
+        private=bool(private),
+        profile=profile,
+        sizes=Sizes(*counts),
+        manifest=manifest,
+        salt=salt,
+        list_key=list_key,
+        sealed_name=sealed_name,
+        published=published,
+        expires=fields.optional_int("expires", 0, UINT_MAX),
         owed=take_owed(fields.array("owed", 2 * DEBTORS_MAX)),
     )
     fields.end()
     return record
-
-
-def _take_sizes(fields: Fields) -> Sizes:
-    sizes = Sizes(*(fields.uint(name) for name in ("size", "sealed", "stored", "blocks", "stripes")))
-    fields.end()
-    return sizes
 
 
 def take_owed(fields: Fields) -> tuple[tuple[MemberNumber, int], ...]:

@@ -25,7 +25,7 @@ from fungistor.catalog.removal import (
 )
 from fungistor.catalog.rows import Counters, began_of, put_record, record_in
 from fungistor.catalog.rules import Decision, Verdict, refuse
-from fungistor.ids import ObjectId
+from fungistor.ids import ObjectId, Revision
 
 EXPIRED_MAX = 1000
 """So many objects, windows and sessions end by one command: what is left is due still."""
@@ -84,7 +84,9 @@ NO_REVISION_MADE = Decision(Verdict.APPLIED)
 # --- publishing, as far as it concerns what was taken away
 
 
-def check_publisher(connection: sqlite3.Connection, command: Command, body: Publish) -> Decision | None:
+def check_publisher(
+    connection: sqlite3.Connection, counters: Counters, command: Command, body: Publish
+) -> Decision | None:
     """Refuse who may rely on what is gone: a session that is not open, blocks that were condemned since it began."""
     if body.began == 0:
         return None  # it says nothing of members
@@ -93,7 +95,7 @@ def check_publisher(connection: sqlite3.Connection, command: Command, body: Publ
         return refuse("the publish session has ended: what it stored may have been collected")
     # Only while its session stands may a publisher look again: what a forgotten one stored may be gone.
     seen = body.began if row is None or body.reused_at is None else body.reused_at
-    if connection.execute("SELECT revision FROM condemned").fetchone()[0] > seen:
+    if counters.condemned > seen:
         return refuse("blocks that this publish relies on may have been condemned since it began")
     return None
 
@@ -110,11 +112,12 @@ def note_publish(
         return
     if before is not None and before.manifest_id != after.manifest_id:
         _retire(connection, counters, before, command.body.record.published)
-    _note_expiry(connection, after)
+    _note_expiry(connection, before, after)
 
 
-def _note_expiry(connection: sqlite3.Connection, record: Record) -> None:
-    connection.execute("DELETE FROM expiry WHERE object_id = ?", (record.object_id,))
+def _note_expiry(connection: sqlite3.Connection, before: Record | None, record: Record) -> None:
+    if before is not None and before.expires is not None:
+        connection.execute("DELETE FROM expiry WHERE object_id = ?", (record.object_id,))
     if record.expires is not None:
         connection.execute("INSERT INTO expiry VALUES (?, ?)", (record.object_id, record.expires))
 
@@ -214,8 +217,8 @@ def _undo(connection: sqlite3.Connection, counters: Counters, body: KeepObject) 
     connection.execute("DELETE FROM undelete WHERE manifest_id = ?", (row[0],))
     counters.objects += 1
     # Where its shards lie was looked after by nobody meanwhile.
-    put_record(connection, counters, record, NO_REVISION)
-    _note_expiry(connection, record)
+    put_record(connection, counters, None, record, NO_REVISION)
+    _note_expiry(connection, None, record)
     return APPLIED
 
 
@@ -292,7 +295,8 @@ def _collect(connection: sqlite3.Connection, counters: Counters, _: Command, bod
             "UPDATE session SET condemned = 1 WHERE ended = 1 AND since <= ? AND condemned = 0", (body.before,)
         ).rowcount
         if condemned:
-            connection.execute("UPDATE condemned SET revision = ?", (counters.revision + 1,))
+            counters.condemned = Revision(counters.revision + 1)
+            connection.execute("UPDATE condemned SET revision = ?", (counters.condemned,))
         changed += condemned
     if not changed:
         return UNCHANGED
@@ -304,7 +308,7 @@ def _repack(connection: sqlite3.Connection, counters: Counters, _: Command, body
     current = record_in(connection, body.object_id)
     if current is None or current.manifest_id != body.against:
         return refuse("the object was unpublished or published anew since it was looked at")
-    if connection.execute("SELECT seen FROM retired").fetchone()[0] > body.began:
+    if counters.retired > body.began:
         return refuse("a layout of the pool was retired since this was packed")
     packed = replace(
         current,
@@ -315,7 +319,7 @@ def _repack(connection: sqlite3.Connection, counters: Counters, _: Command, body
     )
     if packed.manifest_id == current.manifest_id:
         return UNCHANGED
-    put_record(connection, counters, packed, min(body.began, began_of(connection, body.object_id)))
+    put_record(connection, counters, current, packed, min(body.began, began_of(connection, body.object_id)))
     _retire(connection, counters, current, body.at)
     return APPLIED
 

@@ -6,8 +6,9 @@ import sqlite3
 from dataclasses import dataclass
 
 from fungistor.catalog.commands import SetLayout, decode_command
+from fungistor.catalog.fields import encode_array
 from fungistor.catalog.log import Position
-from fungistor.catalog.record import Record, decode_record, encode_record
+from fungistor.catalog.record import Record, decode_record, record_fields
 from fungistor.ids import LayoutNumber, ObjectId, Revision
 
 
@@ -21,6 +22,10 @@ class Counters:
     objects: int
     highest_member: int
     stopped: str | None
+    retired: Revision
+    """Up to which all shards had been moved when layouts were last retired."""
+    condemned: Revision
+    """Of the newest condemnation."""
 
 
 def record_in(connection: sqlite3.Connection, object_id: ObjectId) -> Record | None:
@@ -35,15 +40,20 @@ def began_of(connection: sqlite3.Connection, object_id: ObjectId) -> Revision:
     return Revision(row[0] if row else 0)
 
 
-def put_record(connection: sqlite3.Connection, counters: Counters, record: Record, began: Revision) -> None:
-    """Let a record stand, as a revision of its own. `began`: when the publisher of its manifest did."""
+def put_record(
+    connection: sqlite3.Connection, counters: Counters, before: Record | None, record: Record, began: Revision
+) -> None:
+    """Let a record stand in place of the one `before`, as a revision of its own. `began`: when the publisher of its
+    manifest did. Its fields are of commands that were read, so their bounds need no second look."""
     counters.revision += 1
-    row = (record.object_id, encode_record(record), counters.revision, began)
+    row = (counters.revision, record.object_id, encode_array(record_fields(record)), began)
     connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", row)
-    connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
-    connection.executemany(
-        "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]
-    )
+    if before is not None and before.owed:
+        connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
+    if record.owed:
+        connection.executemany(
+            "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]
+        )
 
 
 def layout_in(connection: sqlite3.Connection, number: LayoutNumber | None) -> SetLayout | None:

@@ -26,6 +26,7 @@ from fungistor.catalog.commands import (
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.dump import Head, dump, head_in, load
 from fungistor.catalog.effects import FINGERPRINTED, TABLES, carry_out
+from fungistor.catalog.issuers import Report
 from fungistor.catalog.log import START, Entry, Log, Position
 from fungistor.catalog.name_rows import name_in, name_value_at, name_values_in, names_in
 from fungistor.catalog.names import NameRow, NameValue
@@ -46,6 +47,11 @@ ROWS_A_READ = 512
 
 COMMAND_DIGEST_BYTES = 16
 
+_OUTCOMES = (
+    "SELECT sequence, verdict, revision, reason, digest FROM outcome WHERE session = ? AND sequence BETWEEN ? AND ?"
+)
+_VERDICTS = {int(verdict): verdict for verdict in Verdict}
+
 _FINGERPRINTED = (
     *FINGERPRINTED,
     "SELECT session, sequence, applied, digest, verdict, revision, reason FROM outcome ORDER BY session, sequence",
@@ -57,7 +63,7 @@ BATCH_BYTES = 4 << 20
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=6,
+    version=7,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -90,6 +96,8 @@ SCHEMA = Schema(
     synchronous="NORMAL",
     cache_kib=8192,
     prepare=digest.prepare,
+    settle=digest.settle,
+    forget=digest.forget,
 )
 
 
@@ -252,14 +260,15 @@ class State:
         with self._database.read() as connection:
             return int(connection.execute("SELECT coalesce(sum(shards), 0) FROM owed").fetchone()[0])
 
-    def outcome(self, session: SessionId, sequence: int) -> tuple[Outcome, bytes] | None:
-        """How a command ended, with its digest; None if it was not applied, or long ago."""
+    def outcomes(self, commands: Sequence[Command]) -> list[tuple[Outcome, bytes] | None]:
+        """How commands ended, each with its digest; None for one that was not applied, or long ago."""
         with self._database.read() as connection:
-            row = connection.execute(
-                "SELECT verdict, revision, reason, digest FROM outcome WHERE session = ? AND sequence = ?",
-                (session, sequence),
-            ).fetchone()
-        return (Outcome(Verdict(row[0]), Revision(row[1]), row[2]), row[3]) if row else None
+            rows: dict[tuple[bytes, int], tuple[int, int, str, bytes]] = {}
+            for session, first, last in _runs((each.session, each.sequence) for each in commands):
+                for row in connection.execute(_OUTCOMES, (session, first, last)):
+                    rows[session, row[0]] = row[1:]
+        found = [rows.get((each.session, each.sequence)) for each in commands]
+        return [(Outcome(_VERDICTS[row[0]], Revision(row[1]), row[2]), row[3]) if row else None for row in found]
 
     def digest(self) -> bytes:
         """32 bytes over all rows but the log's own, as they are kept: equal on every node that applied the same."""
@@ -424,7 +433,8 @@ def _bounded(entries: Iterator[Entry], entries_max: int) -> tuple[list[Entry], b
 
 def _load(connection: sqlite3.Connection) -> Counters:
     row = connection.execute(
-        "SELECT position, applied, revision, objects, highest_member, stopped FROM progress"
+        "SELECT position, applied, progress.revision, objects, highest_member, stopped, seen, condemned.revision"
+        " FROM progress, retired, condemned"
     ).fetchone()
     return Counters(*row)
 
@@ -456,13 +466,18 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
         return False
     counters.stopped = None
     counters.position = entry.position
-    door = Door(connection, command)
+    door = Door(connection, command, entry.payload)
+    outcomes: dict[tuple[SessionId, int], tuple[object, ...]] = {}
     for part in parts_of(command):
+        if isinstance(part.body, Report):  # it tells a digest over all before it
+            _keep_outcomes(connection, outcomes)
         counters.applied += 1
-        if not _repeated(connection, counters.applied, part):
+        name = part.session, part.sequence
+        if name not in outcomes and not _repeated(connection, counters.applied, part):
             refusal = door.refusal(part)
             decision = Decision(Verdict.DENIED, reason=refusal) if refusal else carry_out(connection, counters, part)
-            _keep_outcome(connection, counters, part, decision)
+            outcomes[name] = _outcome_row(counters, part, decision)
+    _keep_outcomes(connection, outcomes)
     return True
 
 
@@ -474,19 +489,28 @@ def _repeated(connection: sqlite3.Connection, applied: int, command: Command) ->
     return row is not None
 
 
-def _keep_outcome(connection: sqlite3.Connection, counters: Counters, command: Command, decision: Decision) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            command.session,
-            command.sequence,
-            counters.applied,
-            command_digest(command),
-            int(decision.verdict),
-            counters.revision,
-            decision.reason,
-        ),
-    )
+def _outcome_row(counters: Counters, command: Command, decision: Decision) -> tuple[object, ...]:
+    digest, verdict = command_digest(command), int(decision.verdict)
+    return command.session, command.sequence, counters.applied, digest, verdict, counters.revision, decision.reason
+
+
+def _keep_outcomes(connection: sqlite3.Connection, rows: dict[tuple[SessionId, int], tuple[object, ...]]) -> None:
+    connection.executemany("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)", rows.values())
+    rows.clear()
+
+
+def _runs(names: Iterable[tuple[SessionId, int]]) -> Iterator[tuple[SessionId, int, int]]:
+    """Sessions with the sequences that follow each other."""
+    run: tuple[SessionId, int, int] | None = None
+    for session, sequence in names:
+        if run is not None and run[0] == session and run[2] + 1 == sequence:
+            run = session, run[1], sequence
+            continue
+        if run is not None:
+            yield run
+        run = session, sequence, sequence
+    if run is not None:
+        yield run
 
 
 def _forget_outcomes(connection: sqlite3.Connection, applied: int) -> None:

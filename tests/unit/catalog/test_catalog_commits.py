@@ -323,5 +323,5 @@ def test_outcomes_are_forgotten_by_count_on_every_node_alike(
     b = node("b")
     b.catch_up()
     assert a._state.fingerprint() == b._state.fingerprint()
-    assert a._state.outcome(sent[1].session, 0) is None
+    assert a._state.outcomes([sent[1]]) == [None]
     assert a.revision == 25

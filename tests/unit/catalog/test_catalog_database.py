@@ -88,10 +88,10 @@ def test_a_newer_schema_is_refused(use: Use, remedy: str, tmp_path: Path) -> Non
     path = tmp_path / "file.db"
     use(str(path))
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version=7")
+    connection.execute("PRAGMA user_version=999")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(InvalidError, match=r"schema 7, this program knows \d") as caught:
+    with pytest.raises(InvalidError, match=r"schema 999, this program knows \d+") as caught:
         use(str(path))
     assert "update" in caught.value.hint
     assert path.read_bytes() == before
