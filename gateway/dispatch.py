@@ -62,7 +62,7 @@ def _answer_unixfs(request: Request, target: Target, source: BlockSource) -> Ans
     request.phase = "describe"
     info = describe(source, target.cid)
     if info.type == "directory":
-        return directory.answer(request, target, source)
+        return directory.answer(request, target, source, info)
     if info.type == "symlink":
         return symlink.answer(request, target, info)
     return file.answer(request, target, source, info)

@@ -1,8 +1,9 @@
 """Hot answers: whole, prebuilt, and sent by the protocol itself before a framework sees the request.
 
 Only what cannot change is kept: an answer of 200 to a plain GET under ``/ipfs/``, or one that calls itself immutable,
-of known length and at most BODY_BYTES_MAX. It is found by Host and target, byte for byte; whatever else a request says
-but for a few harmless fields sends it the long way. All is forgotten when a list, a limit or the catalog changes.
+of at most BODY_BYTES_MAX; where its length is known only at its end, SMALL_BODY_BYTES. It is found by Host and target,
+byte for byte; whatever else a request says but for a few harmless fields sends it the long way. All is forgotten when a
+list, a limit or the catalog changes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SMALL_BODY_BYTES = 1 * MIB
 """A larger body is kept when it is asked for a second time: a pass over many large files must not be copied."""
 
 GATHERED_BYTES_MAX = 32 * MIB
-"""Larger bodies that are being gathered at one time, all requests together."""
+"""Bodies that are being gathered at one time, all requests together."""
 
 ENTRY_BYTES = 4 * KIB
 """What an entry costs beside its body: its head, its key, and the objects around them."""
@@ -134,10 +135,12 @@ class HotAnswers:
 
     def wants(self, host: bytes, target: bytes, length: int) -> bool:
         """Tell whether the body of an answer should be gathered and kept."""
+        if self.gathered + length > GATHERED_BYTES_MAX:
+            return False
         if length <= SMALL_BODY_BYTES:
             return True
-        fits = length <= min(BODY_BYTES_MAX, self._bytes_max // 2) and self.gathered + length <= GATHERED_BYTES_MAX
         known = self._answers.get((host, target))
+        fits = length <= min(BODY_BYTES_MAX, self._bytes_max // 2)
         return fits and known is not None and known.body is None
 
     def keep(self, host: bytes, target: bytes, fields: RawFields, body: bytes | None, generation: int) -> None:
@@ -270,8 +273,13 @@ def _cost(answer: HotAnswer) -> int:
 def _prebuilt(raw: RawFields, body: bytes | None, now: float) -> HotAnswer | None:
     fields = [(name.lower(), value) for name, value in raw if name.lower() not in _NOT_PREBUILT]
     known = dict(fields)
-    if body is not None and known.get(b"content-length") != b"%d" % len(body):
-        return None
+    if body is not None:
+        length = b"%d" % len(body)
+        if b"content-length" not in known:
+            known[b"content-length"] = length
+            fields.append((b"content-length", length))
+        if known[b"content-length"] != length:
+            return None
     head = b"HTTP/1.1 200 OK\r\n" + _lines(fields, frozenset()) + b"server-timing: cache;desc=hot\r\n"
     part_head = b""
     if known.get(b"accept-ranges") == b"bytes":

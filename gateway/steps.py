@@ -50,13 +50,18 @@ class Step:
 
 
 def take_step(chunks: Iterator[Buffer], stack: SourceStack, at_least: int = STEP_BYTES) -> Step:
-    """Run in a worker thread: pull until `at_least` bytes; close the source at once when there is no more."""
+    """Run in a worker thread: pull until `at_least` bytes; close the source at once when there is no more.
+
+    An empty chunk says that the next one will take a while: what is there need not wait for it.
+    """
     step = Step()
     while step.size < at_least:
         chunk = next(chunks, None)
         if chunk is None:
             step.is_last = True
             stack.close()
+            break
+        if not chunk and step.size:
             break
         step.chunks.append(chunk)
         step.size += len(chunk)

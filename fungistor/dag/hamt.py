@@ -39,6 +39,11 @@ def hash_name(name: bytes) -> int:
     return int(mmh3.mmh3_x64_128_utupledigest(name)[0])
 
 
+def share_up_to(name: bytes) -> float:
+    """Return which part of all hashes, from 0 to 1, lies up to that of a name: a trie is walked in their order."""
+    return (hash_name(name) + 1) / (1 << HASH_BITS)
+
+
 def bits_of(fanout: int) -> int:
     """Return how many bits of a hash each level consumes."""
     return fanout.bit_length() - 1

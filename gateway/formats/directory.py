@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fungistor.dag.reader import describe
+from fungistor.dag.reader import NodeInfo, describe
 from fungistor.dag.source import BlockSource
 from fungistor.dag.walk import entries, lookup
 from gateway import headers
@@ -23,8 +23,8 @@ _FIRST_BYTES = 96 * 1024
 """A page up to this long is made before the status line, so that it has a length and cannot fail half-way."""
 
 
-def answer(request: Request, target: Target, source: BlockSource) -> Answer:
-    """Answer for the directory at the end of the path.
+def answer(request: Request, target: Target, source: BlockSource, info: NodeInfo) -> Answer:
+    """Answer for the directory that `info` describes, at the end of the path.
 
     Raises:
         RefusedError: 422 where its index.html is no file, 406 for forms that a directory does not have.
@@ -34,15 +34,15 @@ def answer(request: Request, target: Target, source: BlockSource) -> Answer:
     wants_listing = target.choice.is_from_query and target.choice.format is Format.JSON
     index = None if wants_listing else lookup(source, target.cid, INDEX_NAME.encode())
     if index is not None:
-        info = describe(source, index)
-        if info.type != "file":
-            raise RefusedError(422, f"index.html of this directory is a {info.type}", hint="name an entry below it")
-        return file.answer(request, target, source, info, index_name=INDEX_NAME)
+        page = describe(source, index)
+        if page.type != "file":
+            raise RefusedError(422, f"index.html of this directory is a {page.type}", hint="name an entry below it")
+        return file.answer(request, target, source, page, index_name=INDEX_NAME)
     if target.choice.format is Format.JSON:
         return _json(request, target, source)
     if target.choice.format is not Format.DEFAULT and not target.choice.takes_default:
         raise RefusedError(406, f"a directory has no form {target.choice.format.value!r}", hint="accept text/html")
-    return _listing(request, target, source)
+    return _listing(request, target, source, is_sharded=info.is_sharded)
 
 
 def _json(request: Request, target: Target, source: BlockSource) -> Answer:
@@ -61,7 +61,7 @@ def _json(request: Request, target: Target, source: BlockSource) -> Answer:
     return Answer(200, fields, listing_json(target.path, target.cid, found, paging), first_bytes=_FIRST_BYTES)
 
 
-def _listing(request: Request, target: Target, source: BlockSource) -> Answer:
+def _listing(request: Request, target: Target, source: BlockSource, *, is_sharded: bool) -> Answer:
     order = listing.Order.parse(request.query.get("sort"), request.query.get("order"))
     paging = Paging.parse(request.query, listing.SORT_ENTRIES_MAX)
     etag = listing.etag(target.cid, order, paging)
@@ -79,6 +79,8 @@ def _listing(request: Request, target: Target, source: BlockSource) -> Answer:
     def page() -> Iterator[Buffer]:
         request.phase = "fetch"
         found = entries(source, target.cid, after=paging.after)
-        yield from listing.listing_page(target.path, target.cid, found, order, request.mount, paging)
+        yield from listing.listing_page(
+            target.path, target.cid, found, order, request.mount, paging, is_sharded=is_sharded
+        )
 
     return Answer(200, fields, page(), first_bytes=_FIRST_BYTES)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fungistor.errors import FungiStorError
 from fungistor.limits import MIB
@@ -24,7 +24,8 @@ from gateway.denylist.files import Denylists
 from gateway.endpoint import Exchange, Message, Receive, Scope, Send, send_problem
 from gateway.errors import RefusedError
 from gateway.forwarding import TrustedProxies
-from gateway.hot import HotAnswers, Ready, is_lasting, is_plain
+from gateway.gathering import Gathering
+from gateway.hot import HotAnswers, Ready, is_plain
 from gateway.operations import foreign
 from gateway.operations.authorization import ForwardAuthorization
 from gateway.operations.clients import client_address, client_key
@@ -64,20 +65,16 @@ class _Visit:
     target: str
     raw_target: bytes
     host: str
-    raw_host: bytes
     client: str
     id: str
     fields: dict[str, str]
     started_s: float
-    generation: int
     status: int = 0
     sent_bytes: int = 0
     first_s: float = 0.0
     kind: str = ""
     is_ended: bool = False
-    kept_fields: list[tuple[bytes, bytes]] = field(default_factory=list)
-    kept: list[bytes] | None = None
-    gathers: int = 0
+    gathering: Gathering | None = None
 
 
 class Desk:
@@ -230,32 +227,32 @@ class Desk:
             target=raw_target.decode("latin-1"),
             raw_target=raw_target,
             host=raw_host.decode("latin-1").lower(),
-            raw_host=raw_host,
             client=client_address(peer[0] if peer else "", fields.get("x-forwarded-for"), self.trusted),
             id=request_id(fields.get("x-request-id")),
             fields=fields,
             started_s=time.monotonic(),
-            generation=self.hot.generation,
         )
         if visit.method == "GET" and self.hot.is_open and is_plain(scope["headers"]):
-            visit.kept = []
+            visit.gathering = Gathering(self.hot, raw_host, raw_target)
         return visit
 
     def _relay(self, visit: _Visit, send: Send) -> Send:
+        gathering = visit.gathering
+
         async def relay(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._started(visit, message)
+                if gathering is not None:
+                    gathering.start(message["status"], message["headers"])
             elif message["type"] == "http.response.body":
                 body = message.get("body", b"")
                 visit.sent_bytes += len(body)
                 visit.is_ended = not message.get("more_body", False)
-                if visit.kept is not None and body:
-                    visit.kept.append(bytes(body))
+                if gathering is not None:
+                    gathering.add(body)
             await send(message)
-            if visit.is_ended and visit.kept is not None:
-                whole = b"".join(visit.kept)
-                visit.kept = None
-                self.hot.keep(visit.raw_host, visit.raw_target, visit.kept_fields, whole, visit.generation)
+            if visit.is_ended and gathering is not None:
+                gathering.end()
 
         return relay
 
@@ -266,22 +263,10 @@ class Desk:
         visit.kind = kind_of(
             fields.get(b"content-type", b"").decode("latin-1"), fields.get(b"etag", b"").decode("latin-1")
         )
-        if visit.kept is None:
-            return
-        text = fields.get(b"content-length", b"")
-        length = int(text) if text.isdigit() else -1
-        if visit.status != 200 or length < 0 or not is_lasting(visit.raw_target, fields):
-            visit.kept = None
-        elif self.hot.wants(visit.raw_host, visit.raw_target, length):
-            visit.kept_fields = list(message["headers"])
-            visit.gathers = length
-            self.hot.gathered += length
-        else:
-            visit.kept = None
-            self.hot.keep(visit.raw_host, visit.raw_target, message["headers"], None, visit.generation)
 
     def _ended(self, visit: _Visit) -> None:
-        self.hot.gathered -= visit.gathers
+        if visit.gathering is not None:
+            visit.gathering.close()
         namespace = next((name for name in ("ipfs", "ipns") if visit.target.startswith(f"/{name}/")), "")
         count_answer(
             self.numbers,
@@ -314,7 +299,7 @@ class Desk:
     def _log_hot(self, ready: Ready, client: str) -> None:
         now, text, said_id = time.monotonic(), ready.target.decode("latin-1"), self.hot.id_of(ready)
         visit = _Visit(
-            "GET", text, ready.target, "", b"", client, said_id, {}, now, 0, ready.status, len(ready.body), kind="hot"
+            "GET", text, ready.target, "", client, said_id, {}, now, ready.status, len(ready.body), kind="hot"
         )
         self._log(visit)
 

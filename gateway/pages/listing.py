@@ -6,7 +6,7 @@ The size is what the directory itself records; nothing below it is fetched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from html import escape
@@ -14,6 +14,7 @@ from importlib import resources
 from itertools import chain, islice
 from urllib.parse import quote
 
+from fungistor.dag import hamt
 from fungistor.dag.cid import CID, RAW
 from fungistor.dag.walk import DirEntry
 from gateway import paths
@@ -30,7 +31,15 @@ ALL = Paging()
 SORT_ENTRIES_MAX = 10_000
 """A directory up to this long is gathered (a few MiB) and sorted; a longer one streams in the order it is stored."""
 
+SAMPLE_ENTRIES = 512
+"""What the length of a sharded directory is told from, before the rest of it is looked at."""
+
+SURELY_LONG_ENTRIES = 12_500
+"""An estimate from the sample above this means more than can be sorted: five times the error that it has beyond it."""
+
 _CHUNK_CHARS = 32_000
+_TAKES_A_WHILE = ""
+"""Among the texts of a page: what stands before it need not wait for what comes after."""
 
 _SYMLINK_BYTES = 44
 """A folder with one entry has a link of 36 bytes and more."""
@@ -78,28 +87,41 @@ def listing_page(
     order: Order,
     mount: Mount = PATH_MOUNT,
     paging: Paging = ALL,
+    *,
+    is_sharded: bool = False,
 ) -> Iterator[bytes]:
-    """Yield the page in chunks of about 32 KB, holding at most SORT_ENTRIES_MAX entries."""
+    """Yield the page in chunks of about 32 KB, holding at most SORT_ENTRIES_MAX entries.
+
+    After an empty chunk the next one will take a while. `is_sharded`: the entries come in the order of their hashes.
+    """
     buffer: list[str] = []
     length = 0
-    for text in _page(path, directory, entries, order, mount, paging):
+    for text in _page(path, directory, entries, order, mount, paging, is_sharded=is_sharded):
         buffer.append(text)
         length += len(text)
-        if length >= _CHUNK_CHARS:
+        if length >= _CHUNK_CHARS or text is _TAKES_A_WHILE:
             yield "".join(buffer).encode("utf-8", "replace")
             buffer.clear()
             length = 0
+        if text is _TAKES_A_WHILE:
+            yield b""
     yield "".join(buffer).encode("utf-8", "replace")
 
 
 def _page(
-    path: ContentPath, directory: CID, entries: Iterable[DirEntry], order: Order, mount: Mount, paging: Paging
+    path: ContentPath,
+    directory: CID,
+    entries: Iterable[DirEntry],
+    order: Order,
+    mount: Mount,
+    paging: Paging,
+    *,
+    is_sharded: bool,
 ) -> Iterator[str]:
     cut = paging.cut(entries)
     remaining = iter(cut)
-    gathered = list(islice(remaining, SORT_ENTRIES_MAX))
-    beyond = next(remaining, None)
-    is_whole = beyond is None and cut.next_query is None and paging.after is None
+    # Failures that come this early still have a status.
+    gathered = list(islice(remaining, SAMPLE_ENTRIES))
     base = mount.url_path(paths.join(path.namespace, path.root, path.segments)).rstrip("/")
     title = escape(paths.display(b"/".join((b"", path.namespace.encode(), path.root.encode(), *path.segments))))
     yield (
@@ -109,6 +131,11 @@ def _page(
         f'<p class="meta">CID <span translate="no">{directory}</span></p>\n'
         "</header>\n<main>\n"
     )
+    if paging.after is None and not (is_sharded and _is_surely_long(gathered)):
+        if is_sharded and len(gathered) == SAMPLE_ENTRIES:
+            yield _TAKES_A_WHILE
+        gathered += islice(remaining, SORT_ENTRIES_MAX + 1 - len(gathered))
+    is_whole = len(gathered) <= SORT_ENTRIES_MAX and cut.is_last and paging.after is None
     if not gathered and not path.segments and paging.after is None:
         yield f'<p class="empty">This directory is empty.</p>\n</main>\n{TAIL}'
         return
@@ -119,10 +146,7 @@ def _page(
             '<td class="hash"></td><td class="size"></td></tr>\n'
         )
     count = total = 0
-    everything: Iterator[DirEntry] = chain(gathered, () if beyond is None else (beyond,), remaining)
-    if is_whole:
-        everything = _sorted(gathered, order)
-    for entry in everything:
+    for entry in _sorted(gathered, order) if is_whole else chain(gathered, remaining):
         count += 1
         total += entry.tsize
         yield _row(base, entry, mount)
@@ -130,6 +154,17 @@ def _page(
         f"</tbody>\n</table>\n{_turns(paging, cut.next_query)}</main>\n"
         f"<footer>{_summary(count, total, is_sorted=is_whole)}</footer>\n{TAIL}"
     )
+
+
+def _is_surely_long(sample: Sequence[DirEntry]) -> bool:
+    """Tell whether a sharded directory has more entries than are sorted, from how far its first ones reach.
+
+    Names are spread evenly over all hashes, so what the sample covers of them tells how many there are. Who chooses
+    names that are not has a page in another order, no more.
+    """
+    if len(sample) < SAMPLE_ENTRIES:
+        return False
+    return len(sample) > SURELY_LONG_ENTRIES * hamt.share_up_to(sample[-1].name)
 
 
 def _turns(paging: Paging, next_query: str | None) -> str:

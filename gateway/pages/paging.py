@@ -50,12 +50,13 @@ class Paging:
 
 
 class Page:
-    """Entries of one page; `next_query` is known when they are all taken."""
+    """Entries of one page; `is_last` and `next_query` are known when they are all taken."""
 
     def __init__(self, found: Iterable[DirEntry], limit: int | None) -> None:
         self._found = iter(found)
         self._limit = limit
         self.next_query: str | None = None
+        self.is_last = False
 
     def __iter__(self) -> Iterator[DirEntry]:
         last: DirEntry | None = None
@@ -64,3 +65,4 @@ class Page:
             yield entry
         if self._limit is not None and last is not None and next(self._found, None) is not None:
             self.next_query = f"?after={quote(last.name, safe='')}&limit={self._limit}"
+        self.is_last = self.next_query is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pytest
 
 from fungistor.dag.cid import CID
 from fungistor.testing.memory_content import MemoryContent
+from gateway.hot import SMALL_BODY_BYTES
 from gateway.operations.desk import DeskFiles
 from gateway.operations.identity import masked, trace_parent
 from gateway.operations.rules_file import load_rules
@@ -112,6 +114,21 @@ def test_hot_answers_are_the_same_as_the_others(home: _Home) -> None:
             assert {k: v for k, v in below.headers.items() if k not in own} == {
                 k: v for k, v in above.headers.items() if k not in own
             }
+
+
+def test_an_answer_of_no_known_length_is_hot_with_one(home: _Home) -> None:
+    """A CAR is sent as it is made; what came of it is kept, and the next client is told how long it is."""
+    with home.serving() as live, httpx.Client(base_url=live.url) as client:
+        path = f"/ipfs/{home.cid}?format=car"
+        cold, hot = client.get(path), client.get(path)
+        assert (_is_hot(cold), _is_hot(hot)) == (False, True)
+        assert (hot.content, hot.headers["etag"]) == (cold.content, cold.headers["etag"])
+        assert hot.headers["content-length"] == str(len(cold.content))
+        long = home.content.add_file(os.urandom(SMALL_BODY_BYTES + 1)).cid
+        for _ in range(3):
+            assert not _is_hot(client.get(f"/ipfs/{long}?format=car")), "too long to be gathered"
+        desk_hot = live.server.config.app.desk.hot  # type: ignore[union-attr]
+        wait_until(lambda: desk_hot.gathered == 0, "what was gathered is let go")
 
 
 @pytest.mark.parametrize(

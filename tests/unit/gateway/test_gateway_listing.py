@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html import unescape
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fungistor.dag.cid import CID
+from fungistor.dag.hamt import hash_name
 from fungistor.dag.walk import DirEntry
 from gateway.pages import listing
 from gateway.pages.layout import human_size
@@ -83,3 +85,53 @@ def test_tags_differ_by_order() -> None:
 def test_sizes(size: int, text: str) -> None:
     """Sizes show three digits that matter in binary units."""
     assert human_size(size) == text
+
+
+class _Walk:
+    """Entries in the order in which a sharded directory is walked; `taken` counts them."""
+
+    def __init__(self, length: int) -> None:
+        names = [b"name %06d" % number for number in range(length)]
+        self._names = sorted(names, key=hash_name)
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[DirEntry]:
+        for name in self._names:
+            self.taken += 1
+            yield DirEntry(name, EMPTY, 1)
+
+
+@pytest.mark.parametrize(
+    ("length", "rows_before", "is_sorted"),
+    [
+        (20_000, listing.SAMPLE_ENTRIES, False),
+        (listing.SORT_ENTRIES_MAX + 1, 0, False),
+        (listing.SORT_ENTRIES_MAX, 0, True),
+        (listing.SAMPLE_ENTRIES + 1, 0, True),
+    ],
+)
+def test_a_long_walk_is_shown_as_it_goes(length: int, rows_before: int, is_sorted: bool) -> None:
+    """The head of a sharded directory's page waits for a sample of it alone; its rows, too, where it is surely long."""
+    walk = _Walk(length)
+    sent: list[bytes] = []
+    rows = 0
+    chunks = listing.listing_page(TOP, DIRECTORY, walk, Order(), is_sharded=True)
+    for chunk in chunks:
+        if walk.taken > listing.SAMPLE_ENTRIES:
+            break
+        sent.append(chunk)
+        rows = b"".join(sent).count(b'class="name"><a ')
+    assert b"Index of" in sent[0]
+    assert rows_before / 2 <= rows <= rows_before
+    page = b"".join((*sent, chunk, *chunks)).decode()
+    names = _names(page)
+    assert sorted(names) == sorted(name.decode() for name in walk._names)
+    assert (names == sorted(names)) == is_sorted
+    assert ("too many to sort" in page) != is_sorted
+
+
+def test_a_short_walk_is_one_piece() -> None:
+    """A sharded directory no longer than the sample, and any basic one, is not told in parts that wait."""
+    walk = _Walk(listing.SAMPLE_ENTRIES - 1)
+    assert b"" not in list(listing.listing_page(TOP, DIRECTORY, walk, Order(), is_sharded=True))
+    assert b"" not in list(listing.listing_page(TOP, DIRECTORY, _Walk(2000), Order()))

@@ -294,6 +294,33 @@ def test_a_huge_sharded_directory_streams() -> None:
             live.get(f"/ipfs/{root.cid}/?limit=all")
 
 
+def test_the_head_of_a_page_does_not_wait_for_its_end() -> None:
+    """The page of a sharded directory begins while shards further on are not to be had, and never ends as if whole."""
+    content = MemoryContent()
+    file = content.add_file(b"x")
+    links = [Link(b"a name long enough that the directory is sharded %06d" % n, file.cid, 1) for n in range(6000)]
+    root = build_directory(DEFAULT_PROFILE, links, content.emit)
+    go_on = threading.Event()
+
+    def fault(_: CID) -> FungiStorError | None:
+        if len(content.asked) < 120:
+            return None
+        go_on.wait(WAIT_S)
+        return UnavailableError("gone")
+
+    content.fault = fault
+    with serving(content) as live, socket.create_connection(("127.0.0.1", live.port), timeout=WAIT_S) as peer:
+        peer.sendall(f"GET /ipfs/{root.cid}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        received = b""
+        while b"<main>" not in received:
+            received += peer.recv(65536)
+        assert received.startswith(b"HTTP/1.1 200 OK")
+        go_on.set()
+        with pytest.raises(ConnectionResetError):
+            while peer.recv(65536):
+                pass
+
+
 def test_pipelined_requests_are_answered_in_order() -> None:
     """Two requests sent at once get two answers in their order on one connection."""
     content = MemoryContent()
@@ -335,3 +362,12 @@ def test_a_step_ends_with_its_source() -> None:
 
     step = take_step(chunks(), stack)
     assert (step.chunks, step.size, step.is_last, closed) == ([b"ab", b"c"], 3, True, [True])
+
+
+def test_a_step_ends_before_what_takes_a_while() -> None:
+    """An empty chunk ends a step that has something, so that what is there is sent; the next step begins behind it."""
+    chunks = iter([b"", b"ab", b"", b"c"])
+    first = take_step(chunks, SourceStack())
+    second = take_step(chunks, SourceStack())
+    assert (first.size, first.is_last) == (2, False)
+    assert (second.chunks, second.is_last) == ([b"c"], True)
