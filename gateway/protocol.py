@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with the bounds that it lacks, and a way to break a connection for good.
 
-It rests on names of uvicorn's httptools protocol (`on_*`, `data_received`, `flow`, `timeout_keep_alive_handler`);
+It rests on names of uvicorn's httptools protocol (`on_*`, `data_received`, `cycle`, `flow`, and others);
 tests/unit/gateway/test_protocol.py fails when a new version moves them.
 """
 
@@ -26,6 +26,7 @@ _TOO_LARGE = (
     b"content-length: %d\r\nconnection: close\r\n\r\n%s"
 )
 LOCAL_SEND_BYTES = 256 * KIB
+_HEAD_END = b"\r\n\r\n"
 _THIS_MACHINE = ("127.0.0.1", "::1")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -47,6 +48,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._opening: tunnel.Opening | None = tunnel.Opening()
         self._last_hot_s = -math.inf
         self._unsent = 0
+        self._sent_ahead = b""
+        self._cycles: tuple[Any, ...] = ()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock: a connection that never asks is closed, too."""
@@ -65,16 +68,49 @@ class GatewayProtocol(HttpToolsProtocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LOCAL_SEND_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks, and tell whatever is still being answered that nobody is there."""
         self._disarm_head_timer()
+        self._sent_ahead = b""
         super().connection_lost(exc)
+        # uvicorn keeps the timer of a connection that was reset, and knows the last of several requests alone.
+        self._unset_keepalive_if_required()
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Count a head's bytes as they come: the parser gathers a long field without telling."""
+        """Take what came: a hot request whole, others as far as it is their turn."""
         if self._is_refused:
             return
         if self._head_bytes == 0 and self._is_head_open and self.hot is not None and self._answer_hot(data):
             return
+        self._take(self._sent_ahead + data if self._sent_ahead else data)
+
+    def _take(self, data: bytes) -> None:
+        """Read request by request: the next one waits as bytes until the one before it is answered.
+
+        uvicorn would make a waiting request of each, and a few bytes are one.
+        """
+        self._sent_ahead = b""
+        while data and not self._is_refused and not self.transport.is_closing():
+            if self._is_answering():
+                self._sent_ahead = data
+                self.flow.pause_reading()
+                if len(data) > self.settings.sent_ahead_bytes_max:
+                    self._reset()
+                return
+            stop = data.find(_HEAD_END)
+            piece = data if stop < 0 else data[: stop + len(_HEAD_END)]
+            data = data[len(piece) :]
+            self._feed(piece)
+
+    def _is_answering(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+    def _feed(self, data: bytes) -> None:
+        """Count a head's bytes as they come: the parser gathers a long field without telling."""
         if self._is_head_open:
             self._head_bytes += len(data)
             if self._head_timer is None:
@@ -85,6 +121,19 @@ class GatewayProtocol(HttpToolsProtocol):
             super().data_received(data)
         if self._is_head_open and self._head_bytes > self.settings.head_bytes_max:
             self._refuse_head()
+
+    def on_response_complete(self) -> None:
+        """Go on with what was sent ahead."""
+        super().on_response_complete()
+        if self._sent_ahead:
+            self._take(self._sent_ahead)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; but not into the middle of an answer that is on its way."""
+        if self._is_answering():
+            self._reset()
+        else:
+            super().send_400_response(msg)
 
     def _data_opening(self, data: bytes) -> None:
         """Look at a connection's first bytes: ASGI knows no tunnels, so CONNECT is answered below it."""
@@ -120,7 +169,7 @@ class GatewayProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle  # None before the first request
         if hot is None or self.flow.write_paused or transport.is_closing():
             return False
-        if cycle is not None and not (cycle.response_complete and cycle.keep_alive):
+        if self._sent_ahead or (cycle is not None and not (cycle.response_complete and cycle.keep_alive)):
             return False
         ready = hot.ready(data, self.server_state.default_headers[0][1] if self.server_state.default_headers else b"")
         if ready is None:
@@ -159,7 +208,9 @@ class GatewayProtocol(HttpToolsProtocol):
             authority, self.url = absolute
             # RFC 9112, 3.2.2: what the target says outweighs the field.
             self.headers[:] = [(b"host", authority), *(field for field in self.headers if field[0] != b"host")]
+        before: Any = self.cycle
         super().on_headers_complete()
+        self._cycles = (self.cycle,) if before is None or before.response_complete else (before, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a request's body, which no request here needs."""

@@ -57,6 +57,9 @@ class Settings:
     head_bytes_max: int = 32 * KIB
     """Request line and header fields; more is 431."""
 
+    sent_ahead_bytes_max: int = 64 * KIB
+    """Of requests sent before the one in front of them was answered; a connection with more is reset."""
+
     head_s: float = 15.0
     """From the first byte of a request's head to its last."""
 
