@@ -46,7 +46,7 @@ def answer_path(request: Request, path: ContentPath, start: Start, source: Block
     if choice.format is Format.RAW:
         return raw.answer(request, target, source)
     if choice.format in (Format.TAR, Format.ZIP):
-        return archive.answer(request, target, source)
+        return archive.answer(request, target, source, stack)
     if target.cid.codec in _DOCUMENT_CODECS or choice.format in _IPLD_FORMATS:
         return document.answer(request, target, source, converts=request.forms.convert)
     if target.cid.codec not in _UNIXFS_CODECS:

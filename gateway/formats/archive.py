@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tarfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 from fungistor.dag.reader import NodeInfo, describe, read_file
 from fungistor.dag.source import BlockSource
@@ -14,20 +14,24 @@ from gateway.errors import RefusedError
 from gateway.formats import entity
 from gateway.formats.target import Target, save_as
 from gateway.formats.tree import Member, members
+from gateway.formats.zip_stream import ZipMember, ZipStream
 from gateway.negotiation import Format
 from gateway.requests import Answer, Buffer, Request
 
 _FIRST_BYTES = 128 * 1024
 """Made before the status line, so that a small archive with a bad name has a status, and a length."""
 
+_PIECE_BYTES = 64 * 1024
 _TAR_BLOCK = 512
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _ZIP_YEARS = (1980, 2107)
 _MEDIA_TYPES = {Format.TAR: "application/x-tar", Format.ZIP: "application/zip"}
 
 
-def answer(request: Request, target: Target, source: BlockSource) -> Answer:
+def answer(request: Request, target: Target, source: BlockSource, stack: ExitStack) -> Answer:
     """Answer with an archive of what is at the end of the path, under its CID's name.
+
+    What it needs until it is sent is entered into `stack`.
 
     Raises:
         RefusedError: 406 for what is no file or folder, or has names that no archive should hold.
@@ -48,8 +52,28 @@ def answer(request: Request, target: Target, source: BlockSource) -> Answer:
         return Answer(200, fields)
     request.phase = "fetch"
     found = members(source, str(target.cid).encode(), info)
-    write = tar_chunks if form is Format.TAR else zip_chunks
-    return Answer(200, fields, write(source, found), first_bytes=_FIRST_BYTES)
+    if form is Format.TAR:
+        return Answer(200, fields, _joined(tar_chunks(source, found)), first_bytes=_FIRST_BYTES)
+    stream = ZipStream()
+    stack.callback(stream.close)
+    return Answer(200, fields, _joined(zip_chunks(source, found, stream)), first_bytes=_FIRST_BYTES)
+
+
+def _joined(pieces: Iterator[Buffer]) -> Iterator[Buffer]:
+    """Join small pieces: heads and small files by the million, each sent by itself, would cost more than all else."""
+    parts: list[Buffer] = []
+    size = 0
+    for piece in pieces:
+        if len(piece) < _PIECE_BYTES:
+            parts.append(piece)
+            size += len(piece)
+        if parts and (size >= _PIECE_BYTES or len(piece) >= _PIECE_BYTES):
+            yield b"".join(parts)
+            parts, size = [], 0
+        if len(piece) >= _PIECE_BYTES:
+            yield piece
+    if parts:
+        yield b"".join(parts)
 
 
 def tar_chunks(source: BlockSource, found: Iterator[Member]) -> Iterator[Buffer]:
@@ -98,55 +122,23 @@ def _safe_target(member: Member) -> bytes:
     return target
 
 
-class _Outbox:
-    """What zipfile writes to: it keeps the bytes until they are taken, and cannot seek."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def write(self, data: Buffer) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def take(self) -> bytes:
-        taken = b"".join(self._parts)
-        self._parts.clear()
-        return taken
-
-
-def zip_chunks(source: BlockSource, found: Iterator[Member]) -> Iterator[Buffer]:
+def zip_chunks(source: BlockSource, found: Iterator[Member], stream: ZipStream) -> Iterator[Buffer]:
     """Yield a ZIP of stored members: what is worth compressing is compressed already, and no CPU is anyone's lever."""
-    out = _Outbox()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]  # it needs no more
-        for member in found:
-            yield from _zip_member(archive, out.take, source, member)
-    yield out.take()
+    for member in found:
+        entry, content = _zip_entry(source, member)
+        yield from stream.member(entry, content)
+    yield from stream.end()
 
 
-def _zip_member(
-    archive: zipfile.ZipFile, take: Callable[[], bytes], source: BlockSource, member: Member
-) -> Iterator[Buffer]:
+def _zip_entry(source: BlockSource, member: Member) -> tuple[ZipMember, Iterator[Buffer]]:
     info = member.info
-    name = member.name.decode("utf-8", "replace")
-    entry = zipfile.ZipInfo(name + "/" if info.type == "directory" else name, _zip_time(info))
-    entry.create_system = 3  # Unix: the mode counts
+    name, when = member.name.decode("utf-8", "replace"), _zip_time(info)
     if info.type == "directory":
-        entry.external_attr = (0o040000 | _mode(info, 0o755)) << 16 | 0x10
-        archive.writestr(entry, b"")
-    elif info.type == "symlink":
-        entry.external_attr = 0o120777 << 16
-        archive.writestr(entry, _safe_target(member))
-    else:
-        entry.external_attr = (0o100000 | _mode(info, 0o644)) << 16
-        entry.file_size = info.size
-        with archive.open(entry, "w", force_zip64=info.size >= zipfile.ZIP64_LIMIT) as file:
-            for chunk in read_file(source, info.cid):
-                file.write(chunk)
-                yield take()
-    yield take()
+        return ZipMember(name + "/", when, 0o040000 | _mode(info, 0o755), 0), iter(())
+    if info.type == "symlink":
+        target = _safe_target(member)
+        return ZipMember(name, when, 0o120777, len(target)), iter((target,))
+    return ZipMember(name, when, 0o100000 | _mode(info, 0o644), info.size), read_file(source, info.cid)
 
 
 def _zip_time(info: NodeInfo) -> tuple[int, int, int, int, int, int]:
