@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from fungistor.catalog.authority import Issuer
 from fungistor.catalog.commands import (
+    GROUP_MAX,
     SESSION_BYTES,
     Command,
     Group,
@@ -24,7 +25,7 @@ from fungistor.catalog.commands import (
 )
 from fungistor.catalog.dump import Head
 from fungistor.catalog.issuers import LEVEL, Report, Scope, Signer, issuer_id
-from fungistor.catalog.log import Log, LogTrimmedError, after_entry, entry_number
+from fungistor.catalog.log import BATCH_ENTRIES_MAX, Log, LogTrimmedError, after_entry, entry_number
 from fungistor.catalog.names import NameRow, NameValue
 from fungistor.catalog.record import Record
 from fungistor.catalog.removal_view import RemovalView
@@ -146,6 +147,11 @@ class Catalog:
         if outcome.verdict is Verdict.REFUSED:
             raise ConflictError(outcome.reason, hint="look at what is there now, and start the operation again")
         return outcome
+
+    @property
+    def commands_at_once_max(self) -> int:
+        """How many commands `commit_all` takes: fewer while some node does not know groups."""
+        return GROUP_MAX if self._level() >= level_of(Group(())) else BATCH_ENTRIES_MAX
 
     def commit_all(self, commands: Sequence[Command], *, fence: int | None = None) -> list[Outcome]:
         """Commit commands of 1 MiB in all with one flush of the disk and one signature; a refused one is a value here.

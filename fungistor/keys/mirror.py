@@ -32,9 +32,19 @@ class MirroredKeys:
 
     def put(self, object_id: ObjectId, tenant: TenantNumber, wrapped: bytes) -> bytes:
         self._joined()
-        before, position, (kept,) = self._shared.put_all([(object_id, tenant, wrapped)])
+        [kept] = self._put([(object_id, tenant, wrapped)])
+        return kept
+
+    def put_all(self, rows: Sequence[KeyRow]) -> None:
+        self._joined()
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            self._put(rows[start : start + ROWS_AT_ONCE])
+
+    def _put(self, rows: Sequence[KeyRow]) -> list[bytes]:
+        before, position, kept = self._shared.put_all(rows)
+        changes = [(object_id, tenant, key) for (object_id, tenant, _), key in zip(rows, kept, strict=True)]
         # Where nobody else changed anything since, this is all there is to follow.
-        if not self._mirror.follow_to(self._network, before, position, [(object_id, tenant, kept)]):
+        if not self._mirror.follow_to(self._network, before, position, changes):
             self.follow()
         return kept
 

@@ -26,6 +26,9 @@ class KeyStore(Protocol):
     def put(self, object_id: ObjectId, tenant: TenantNumber, wrapped: bytes) -> bytes:
         """Keep an object's wrapped key durably unless there is one; give the one that is kept."""
 
+    def put_all(self, rows: Sequence[KeyRow]) -> None:
+        """`put` for many new keys, durable together when this returns."""
+
     def get(self, object_id: ObjectId) -> bytes | None:
         """An object's wrapped key. Asks nothing beyond this machine where the key is known here."""
 

@@ -62,6 +62,14 @@ class KeyTable:
         _check_wrapped(wrapped)
         return self._write(lambda sql: _keep(sql, insert, (object_id, tenant, wrapped), _GET, (object_id,)))
 
+    def put_all(self, rows: Sequence[KeyRow]) -> None:
+        """Keep many objects' wrapped keys, in one transaction."""
+        for _, _, wrapped in rows:
+            _check_wrapped(wrapped)
+        self._write(
+            lambda sql: sql.executemany("INSERT INTO object_keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
+        )
+
     def get(self, object_id: ObjectId) -> bytes | None:
         """An object's wrapped key."""
         return self._use(lambda sql: _one(sql, _GET, (object_id,)))

@@ -151,7 +151,7 @@ class Collector:
     def _gather(self, run: _Run, condemned: Condemned, progress: Progress) -> None:
         for number, gone in enumerate(run.manifests):
             progress(number, len(run.manifests), "reading what was dropped")
-            root = decode_root(gone.record.manifest, gone.record.salt).slot
+            where = decode_root(gone.record.manifest, gone.record.salt)
             try:
                 listed = self._open_list(gone.record)
                 for item in listed.list_slots():
@@ -159,12 +159,12 @@ class Collector:
                 for slot in listed.page_slots():
                     condemned.add(Level.LIST_PAGES, slot)
             except FungiStorError as error:
-                if any(there is not False for there in self._store.exists(root).values()):
+                if any(there is not False for there in self._store.exists(where.slot).values()):
                     # It may be readable another day. An object of which too much is lost stays here.
                     log.warning("a dropped object's stripe list cannot be read now: %s", error.message)
                     continue
                 # A run before this one deleted it last of all, and ended before it said so.
-            condemned.add(Level.ROOT, root)
+            condemned.add_root(where)
             run.swept.append(gone.manifest_id)
         for session in run.sessions:
             progress(0, None, "looking for what dead publishers stored")
@@ -212,7 +212,7 @@ class Collector:
                     condemned.use(item, record.object_id)
                 for slot in listed.result().page_slots():
                     condemned.hold(slot)
-                condemned.hold(listed.result().where.slot)
+                condemned.use_root(listed.result().where, record.object_id)
             except FungiStorError as error:
                 raise UnavailableError(
                     f"an object's stripe list cannot be read now, so nothing was deleted: {error.message}",
@@ -235,7 +235,7 @@ class Collector:
             for slot in condemned.dead(level):
                 run.deleted += 1
                 run.freed += value_bytes(slot) if slot.shard_bytes else 0
-        run.repacked = sum(1 for _ in condemned.partly())
+        run.repacked = sum(1 for _ in condemned.partly()) + sum(1 for _ in condemned.partly_roots())
 
     def _sweep(self, run: _Run, condemned: Condemned, progress: Progress) -> None:
         for level in Level:
@@ -254,6 +254,7 @@ class Collector:
                 # and what could not be packed anew is to be found again.
                 run.swept.clear()
                 return
+        run.repacked += self._repacker.repack_roots(condemned, progress)
 
     def _forget(self, swept: Sequence[bytes]) -> None:
         for start in range(0, len(swept), SWEPT_MAX):

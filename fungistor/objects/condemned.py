@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import libipld
 
-from fungistor.coding.manifest import ListSlot, Slot
+from fungistor.coding.manifest import ListSlot, ManifestRoot, Slot
 from fungistor.ids import LayoutNumber, ObjectId, StripeId
 
 DEAD_SHARE_MAX = 0.05
@@ -46,6 +46,7 @@ class Condemned:
             "CREATE TABLE stripe (id BLOB PRIMARY KEY, level INTEGER, packed BLOB, used BLOB, held INTEGER)"
         )
         self._db.execute("CREATE TABLE user (id BLOB, object_id BLOB, PRIMARY KEY (id, object_id)) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE root (id BLOB PRIMARY KEY, filled INTEGER, live INTEGER)")
         self._db.execute("BEGIN")
 
     def close(self) -> None:
@@ -63,6 +64,33 @@ class Condemned:
             self._db.execute("INSERT OR REPLACE INTO stripe VALUES (?, ?, ?, ?, ?)", row)
         else:
             self._db.execute("INSERT OR IGNORE INTO stripe VALUES (?, ?, ?, ?, ?)", row)
+
+    def add_root(self, where: ManifestRoot) -> None:
+        """The stripe of a condemned manifest's root pages, which others' may lie in, too."""
+        self.add(Level.ROOT, where.slot)
+        self._db.execute("INSERT OR IGNORE INTO root VALUES (?, 0, 0)", (where.slot.stripe_id,))
+        self._count_root(where, 0)
+
+    def use_root(self, where: ManifestRoot, object_id: ObjectId) -> None:
+        """The root pages of something that stays."""
+        self.hold(where.slot)
+        if self._count_root(where, where.list_root.sealed_bytes + where.map_root.sealed_bytes):
+            self._db.execute("INSERT OR IGNORE INTO user VALUES (?, ?)", (where.slot.stripe_id, object_id))
+
+    def _count_root(self, where: ManifestRoot, used: int) -> bool:
+        end = max(ref.offset + ref.sealed_bytes for ref in (where.list_root, where.map_root))
+        counted = self._db.execute(
+            "UPDATE root SET filled = max(filled, ?), live = live + ? WHERE id = ?", (end, used, where.slot.stripe_id)
+        )
+        return bool(counted.rowcount)
+
+    def partly_roots(self) -> Iterator[Slot]:
+        """Stripes of root pages of which too much is dead."""
+        query = (
+            "SELECT packed FROM stripe JOIN root USING (id) WHERE held = 1 AND filled - live > ? * filled ORDER BY id"
+        )
+        for (packed,) in self._db.execute(query, (DEAD_SHARE_MAX,)).fetchall():
+            yield _unpack(packed).slot
 
     def use(self, listed: ListSlot, object_id: ObjectId) -> None:
         """Something that stays uses these blocks."""

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import Body, Command
@@ -106,14 +106,19 @@ class Lease:
 
         Raises: as `Catalog.commit`.
         """
-        with self._lock:
-            commands = [self._command(body)]
-            if last:
-                commands.append(self._command(EndSession(int(self._clock()), self.leftovers)))
-        outcome = self._catalog.commit_all(commands)[0]
-        self._ended = self._ended or last
+        [outcome] = self.commit_all([body], last=last)
         if outcome.verdict is Verdict.REFUSED:
             raise ConflictError(outcome.reason, hint="look at what is there now, and start the operation again")
         if outcome.verdict is Verdict.DENIED:
             raise DeniedError(outcome.reason)
         return outcome
+
+    def commit_all(self, bodies: Sequence[Body], *, last: bool = False) -> list[Outcome]:
+        """As `commit`, for many with one append; one that was refused is a value."""
+        with self._lock:
+            commands = [self._command(body) for body in bodies]
+            if last:
+                commands.append(self._command(EndSession(int(self._clock()), self.leftovers)))
+        outcomes = self._catalog.commit_all(commands)
+        self._ended = self._ended or last
+        return outcomes[: len(bodies)]

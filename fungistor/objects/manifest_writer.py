@@ -133,6 +133,19 @@ def whole_slot(stripe: WrittenStripe) -> ListSlot:
     return ListSlot(stripe.slot, stripe.block_lengths, ((0, len(stripe.block_lengths)),))
 
 
+@dataclass(frozen=True, slots=True)
+class SealedManifest:
+    """A manifest but for the place of its two root pages."""
+
+    list_page: SealedPage
+    map_page: SealedPage
+    salt: bytes
+    list_key: bytes = field(repr=False)
+    sealed_bytes: int
+    """Of the block map."""
+    blocks: int
+
+
 def write_manifest(
     spool: Spool,
     root: CID,
@@ -152,20 +165,44 @@ def write_manifest(
     Raises:
         UnavailableError: too few members took a stripe.
     """
-    list_key, salt = os.urandom(KEY_BYTES), salt or os.urandom(SALT_BYTES)
+    salt = salt or os.urandom(SALT_BYTES)
+    sealed = seal_manifest(spool, root, store, session, slots, object_key, salt=salt, partial=partial)
+    where = _write_root(sealed.list_page, sealed.map_page, salt, store, session)
+    return WrittenManifest(
+        root=encode_root(where),
+        salt=salt,
+        list_key=sealed.list_key,
+        sealed_bytes=sealed.sealed_bytes,
+        blocks=sealed.blocks,
+        stripes=session.stripes,
+    )
+
+
+def seal_manifest(
+    spool: Spool,
+    root: CID,
+    store: ShardStore,
+    session: Session,
+    slots: itertools.count[int],
+    object_key: bytes,
+    *,
+    salt: bytes,
+    partial: bool = False,
+) -> SealedManifest:
+    """As `write_manifest`, but for the root pages, which are sealed and still to be stored."""
+    list_key = os.urandom(KEY_BYTES)
     map_stripes = _PageStripes(store, session, slots, spool)
     map_root = _write_map(spool, root, map_stripes, session.folder, partial=partial)
     map_stripes.close()
     listed = _write_list((_unpack_slot(packed) for _, packed in spool.slots_in_order()), store, session)
     map_page = seal_page(derive(object_key, MAP_ROOT_PURPOSE, salt), Purpose.MAP_ROOT_PAGE, map_root)
-    manifest = _write_root(listed, list_key, salt, map_page, store, session)
-    return WrittenManifest(
-        root=encode_root(manifest),
+    return SealedManifest(
+        list_page=_seal_list(listed, list_key, salt),
+        map_page=map_page,
         salt=salt,
         list_key=list_key,
         sealed_bytes=map_stripes.sealed_bytes + len(map_page.sealed),
         blocks=spool.blocks_count(),
-        stripes=session.stripes,
     )
 
 
@@ -181,15 +218,18 @@ def _write_list(slots: Iterable[ListSlot], store: ShardStore, session: Session) 
     return root
 
 
+def _seal_list(list_root: bytes, list_key: bytes, salt: bytes) -> SealedPage:
+    return seal_page(derive(list_key, LIST_ROOT_PURPOSE, salt), Purpose.LIST_ROOT_PAGE, list_root)
+
+
 def _write_root(
-    list_root: bytes, list_key: bytes, salt: bytes, map_page: SealedPage, store: ShardStore, session: Session
+    list_page: SealedPage, map_page: SealedPage, salt: bytes, store: ShardStore, session: Session
 ) -> ManifestRoot:
     stripe = _PageStripes(store, session, itertools.count(), None)
-    list_page = seal_page(derive(list_key, LIST_ROOT_PURPOSE, salt), Purpose.LIST_ROOT_PAGE, list_root)
     slot, list_offset = stripe.add(list_page)
     _, map_offset = stripe.add(map_page)
     return ManifestRoot(
-        stripe.stripe(slot).slot, _root_ref(list_offset, list_page), _root_ref(map_offset, map_page), salt
+        stripe.stripe(slot).slot, root_ref(list_offset, list_page), root_ref(map_offset, map_page), salt
     )
 
 
@@ -207,10 +247,12 @@ def rewrite_list(
     list_key = os.urandom(KEY_BYTES)
     ref = where.map_root
     page = SealedPage(map_root, ref.plain_bytes, Compression(ref.compression))
-    return _write_root(_write_list(slots, store, session), list_key, where.salt, page, store, session), list_key
+    listed = _seal_list(_write_list(slots, store, session), list_key, where.salt)
+    return _write_root(listed, page, where.salt, store, session), list_key
 
 
-def _root_ref(offset: int, page: SealedPage) -> RootRef:
+def root_ref(offset: int, page: SealedPage) -> RootRef:
+    """Where a root page lies in its stripe."""
     return RootRef(offset, len(page.sealed), page.plain_bytes, int(page.compression))
 
 

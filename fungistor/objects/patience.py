@@ -32,6 +32,11 @@ class Patience:
         self._sleep = sleep
         self._told = ""
 
+    @property
+    def is_left(self) -> bool:
+        """Whether what cannot be had now is tried again."""
+        return self._clock() < self._until
+
     def until_available(self, attempt: Callable[[], _Result]) -> _Result:
         """Try until it can be had. Raises: UnavailableError of the last try; anything else at once."""
         while True:

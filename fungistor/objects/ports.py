@@ -217,6 +217,9 @@ class KeyTable(Protocol):
     def put(self, object_id: ObjectId, tenant: TenantNumber, wrapped: bytes) -> bytes:
         """Keep a wrapped key durably unless there is one; return the one that is kept."""
 
+    def put_all(self, rows: Sequence[tuple[ObjectId, TenantNumber, bytes]]) -> None:
+        """`put` for many, durable together."""
+
     def get(self, object_id: ObjectId) -> bytes | None:
         """The wrapped key."""
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from fungistor.dag.profiles import PROFILES, Profile
@@ -21,6 +22,7 @@ from fungistor.objects.reading import Reading, emit_to
 from fungistor.objects.results import Progress, PublishFailure, PublishOptions, PublishOutcome, no_progress
 from fungistor.objects.sealer import ChunkReader, Sealer
 from fungistor.objects.session import Session
+from fungistor.objects.small_batch import SmallBatch
 from fungistor.objects.spool import Spool
 from fungistor.objects.storing import (
     NAME_BYTES_MAX,
@@ -73,41 +75,115 @@ class Publisher:
     """Publishes for the network's own tenant."""
 
     def __init__(self, ports: PublishPorts) -> None:
-        self._ports = ports
+        self.ports = ports
 
     def publish(
         self, paths: Sequence[str], options: PublishOptions, progress: Progress = no_progress
     ) -> Iterator[PublishOutcome | PublishFailure]:
         """Publish each path as an object, or all as one with `wrap`; yield one result each, as it is acknowledged."""
         profile = check_options(options, paths)
-        unavailable: UnavailableError | None = None
-        patience = Patience(options.wait_s)
-        groups = list(_objects(paths, options))
-        with Lease(self._ports.catalog, self._ports.draw) as lease:
-            for number, (group, label) in enumerate(groups, 1):
-                reading = functools.partial(Reading, profile, options, group, label, self._ports.stdin, progress)
-                try:
-                    # What is missing for one path is missing for the next: nobody should wait for each.
-                    if unavailable is not None:
-                        raise unavailable
-                    again, last = group != ["-"], number == len(groups)
-                    attempt = functools.partial(self._publish, lease, reading, again=again, last=last)
-                    # What was stored by one try is taken up by the next; the standard input cannot be read twice.
-                    yield patience.until_available(attempt) if again else attempt()
-                except FungiStorError as error:
-                    yield PublishFailure(label, error)
-                    if isinstance(error, UnavailableError):
-                        unavailable = error
+        reads = [
+            _Read(
+                label,
+                group != ["-"],
+                functools.partial(Reading, profile, options, group, label, self.ports.stdin, progress),
+            )
+            for group, label in _objects(paths, options)
+        ]
+        with Lease(self.ports.catalog, self.ports.draw) as lease:
+            yield from _Run(self, lease, Patience(options.wait_s), reads).results()
 
-    def _publish(self, lease: Lease, read: Callable[[], Reading], *, again: bool, last: bool) -> PublishOutcome:
+    def publish_one(self, lease: Lease, read: Callable[[], Reading], *, again: bool, last: bool) -> PublishOutcome:
         """Publish one object; where what it reused was deleted meanwhile, once more from its beginning."""
         try:
-            return _Publish(self._ports, lease, read(), last=last).run()
+            return _Publish(self.ports, lease, read(), last=last).run()
         except CondemnedError:
             if not again:
                 raise
-        with Lease(self._ports.catalog, self._ports.draw) as fresh:
-            return _Publish(self._ports, fresh, read(), last=True).run()
+        with Lease(self.ports.catalog, self.ports.draw) as fresh:
+            return _Publish(self.ports, fresh, read(), last=True).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An object's paths, and how to read them; `again`: more than once."""
+
+    label: str
+    again: bool
+    reading: Callable[[], Reading]
+
+
+class _Run:
+    """All objects of a run, in their order: small ones in batches, each other one by itself."""
+
+    def __init__(self, publisher: Publisher, lease: Lease, patience: Patience, reads: Sequence[_Read]) -> None:
+        self._publisher = publisher
+        self._lease = lease
+        self._patience = patience
+        self._reads = reads
+        self._unavailable: UnavailableError | None = None
+
+    def results(self) -> Iterator[PublishOutcome | PublishFailure]:
+        """One result each, as it is acknowledged."""
+        ahead = 0
+        while ahead < len(self._reads):
+            if len(self._reads) - ahead > 1 and self._unavailable is None:
+                done = 0
+                for result in self._together(ahead):
+                    done += 1
+                    yield result
+                ahead += done
+                if done:
+                    continue
+            yield self._alone(self._reads[ahead], last=ahead + 1 == len(self._reads))
+            ahead += 1
+
+    def _together(self, first: int) -> Iterator[PublishOutcome | PublishFailure]:
+        """Publish small objects from here on, up to one that is not, or as many as are committed at once."""
+        taken: list[tuple[_Read, FungiStorError | None]] = []
+        committed: list[PublishOutcome | FungiStorError | None] = []
+        try:
+            with SmallBatch(self._publisher.ports, self._lease) as batch:
+                for read in self._reads[first:]:
+                    error: FungiStorError | None = None
+                    try:
+                        if not read.again or not batch.add(read.reading()):
+                            break
+                    except UnavailableError:
+                        raise
+                    except FungiStorError as found:
+                        error = found
+                    taken.append((read, error))
+                    if batch.is_full:
+                        break
+                if any(error is None for _, error in taken):
+                    committed = batch.commit(last=first + len(taken) == len(self._reads))
+        except FungiStorError as met:
+            if isinstance(met, UnavailableError) and not self._patience.is_left:
+                self._unavailable = met
+            committed = [None] * len(taken)
+        outcomes = iter(committed)
+        for read, own in taken:
+            outcome = own or next(outcomes)
+            if outcome is None:
+                yield self._alone(read, last=False)
+            else:
+                yield PublishFailure(read.label, outcome) if isinstance(outcome, FungiStorError) else outcome
+
+    def _alone(self, read: _Read, *, last: bool) -> PublishOutcome | PublishFailure:
+        try:
+            # What is missing for one path is missing for the next: nobody should wait for each.
+            if self._unavailable is not None:
+                raise self._unavailable
+            attempt = functools.partial(
+                self._publisher.publish_one, self._lease, read.reading, again=read.again, last=last
+            )
+            # What was stored by one try is taken up by the next; the standard input cannot be read twice.
+            return self._patience.until_available(attempt) if read.again else attempt()
+        except FungiStorError as error:
+            if isinstance(error, UnavailableError):
+                self._unavailable = error
+            return PublishFailure(read.label, error)
 
 
 class _Publish:

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -133,7 +133,7 @@ class Session:
         self._lock = threading.Lock()
         self._entry: int | None = None
         self._records = StripeRecords(sync=sync)
-        self._stripes: list[tuple[int, frozenset[int], tuple[MemberNumber, ...]]] = []
+        self._stripes: list[tuple[Slot, frozenset[int], tuple[MemberNumber, ...]]] = []
         self.in_vain = False
         """Whether shards went out that no stripe of this session is made of."""
         self.committed = False
@@ -231,7 +231,7 @@ class Session:
                         f"{self.folder}: the journal cannot be written: {error.strerror}", hint="make room there"
                     ) from error
             self._receipts.update(stripe.receipts)
-            self._stripes.append((stripe.slot.k, stripe.owed, stripe.window))
+            self._stripes.append((stripe.slot, stripe.owed, stripe.window))
             self.new_bytes += stripe.stored_bytes
             self.value_bytes += value_bytes(stripe.slot)
 
@@ -241,15 +241,31 @@ class Session:
         Raises:
             UnavailableError: some stripe is durable on fewer than k + 2 members.
         """
-        failed = self._store.barrier(self._receipts).failed if self._receipts else {}
+        failed = self.flush()
+        return self.settlement(range(len(self._stripes)), failed)
+
+    def flush(self) -> Mapping[MemberNumber, str]:
+        """Flush every member that stored something, once; those that did not, with reasons."""
+        return self._store.barrier(self._receipts).failed if self._receipts else {}
+
+    def stored_bytes(self, numbers: Iterable[int]) -> int:
+        """Value bytes of some of its stripes."""
+        return sum(value_bytes(self._stripes[number][0]) for number in numbers)
+
+    def settlement(self, numbers: Iterable[int], failed: Mapping[MemberNumber, str]) -> Settlement:
+        """How well some of its stripes are held, numbered as they went out, where `failed` did not flush.
+
+        Raises: as `settle`.
+        """
         settlement = Settlement()
-        for k, owed, window in self._stripes:
+        for number in numbers:
+            slot, owed, window = self._stripes[number]
             debtors = [m for index, m in enumerate(window) if index in owed or m in failed]
-            spare = len(window) - len(debtors) - k
+            spare = len(window) - len(debtors) - slot.k
             if spare < DURABLE_MARGIN:
                 reasons = "; ".join(f"{self._store.name(m)}: {why}" for m, why in sorted(failed.items()))
                 raise UnavailableError(
-                    f"a stripe is durable on {len(window) - len(debtors)} members, {k + DURABLE_MARGIN} are needed"
+                    f"a stripe is durable on {len(window) - len(debtors)} members, {slot.k + DURABLE_MARGIN} are needed"
                     + (f" ({reasons})" if reasons else ""),
                     hint="nothing was published; see `fungistor status` and publish again when the members are back",
                 )

@@ -91,6 +91,12 @@ class Spool:
         with self._lock:
             self._db.close()
 
+    def clear(self) -> None:
+        """Forget all, for another object."""
+        with self._lock:
+            for table in ("blocks", "nodes", "small", "slots"):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 constant names
+
     def claim(self, multihashes: Iterable[bytes]) -> set[bytes]:
         """Return those not yet stored nor being stored by another thread; the caller now has to store them."""
         with self._lock:

@@ -14,20 +14,20 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.commands import NO_MANIFEST, Command, Publish
+from fungistor.catalog.commands import NO_MANIFEST, Publish
 from fungistor.catalog.record import Record, Sizes
 from fungistor.catalog.state import Outcome
-from fungistor.coding.seal import KEY_BYTES
 from fungistor.dag.cid import CID
 from fungistor.errors import ConflictError
-from fungistor.ids import ObjectId, SessionId, TenantNumber
-from fungistor.keys.ring import NodeKeys, object_id, unwrap, wrap
+from fungistor.ids import ObjectId, TenantNumber
+from fungistor.keys.ring import NodeKeys, object_id
 from fungistor.limits import MIB
 from fungistor.objects.known import KnownBlocks
 from fungistor.objects.lease import Lease
 from fungistor.objects.manifest_writer import SALT_BYTES, WrittenManifest, pack_slot, whole_slot, write_manifest
 from fungistor.objects.mend import Mended
-from fungistor.objects.naming import ObjectName, open_name, seal_name
+from fungistor.objects.naming import ObjectName, seal_name
+from fungistor.objects.object_keys import ObjectKeys
 from fungistor.objects.ports import KeyTable, ShardStore
 from fungistor.objects.session import Draw, Session, Settlement, WrittenStripe
 from fungistor.objects.spool import Spool, StoredBlock
@@ -109,6 +109,7 @@ class Storing:
 
     def __init__(self, ports: PublishPorts, lease: Lease, session: Session, spool: Spool) -> None:
         self._ports = ports
+        self._keys = ObjectKeys(ports)
         self._lease = lease
         self._session = session
         self._spool = spool
@@ -151,17 +152,18 @@ class Storing:
             self._spool.add_slot(slot, pack_slot(reused))
         identity = object_id(ports.keys.network_key, TENANT, facts.root.codec, facts.root.multihash)
         current = ports.current(identity)
-        named = self._named(current)
+        named = self._keys.named(current)
         name = named.name if facts.keep_name and named is not None else facts.name
         mended = self._mend(current)
         if current is not None and mended is not None:
             record = replace(current, policy=facts.policy, expires=facts.expires)
             if named != ObjectName(facts.root, name):  # sealed anew it would be a revision of no effect
-                record = replace(record, sealed_name=self._seal_name(current, facts.root, name))
+                record = replace(record, sealed_name=self._keys.seal_name(current, facts.root, name))
             settlement, new_bytes = mended.settlement, mended.new_bytes
         else:
             salt = self._lease.id + ports.draw(SALT_BYTES - len(self._lease.id))
-            key = self._new_key(salt)
+            key, row = self._keys.draw(salt, TENANT)
+            ports.key_table.put(*row)
             manifest = write_manifest(
                 self._spool, facts.root, ports.store, session, self._slots, key, salt=salt, partial=facts.partial
             )
@@ -175,7 +177,7 @@ class Storing:
         session.committed = True
         standing = ports.current(identity)
         if standing is not None and mended is None:
-            self._keep_one_key(current, record, standing, ObjectName(facts.root, name))
+            self._keys.keep_one(current, record, standing, ObjectName(facts.root, name))
         return Committed(standing or record, name, settlement, new_bytes, outcome.revision)
 
     def _commit(self, body: Publish, *, last: bool) -> Outcome:
@@ -204,44 +206,11 @@ class Storing:
             raise CondemnedError("blocks that this publish reuses are being deleted")
         return replace(body, reused_at=revision)
 
-    def _keep_one_key(self, before: Record | None, record: Record, standing: Record, name: ObjectName) -> None:
-        """Drop the key of the manifest that does not stand: the one replaced, or this one if another came first."""
-        keys = self._ports.key_table
-        if standing.key_id == record.key_id:
-            if before is not None and before.key_id != record.key_id:
-                keys.delete([before.key_id])
-            return
-        keys.delete([record.key_id])
-        named = self._named(standing)
-        if named != name:  # the name was sealed under the key that is gone
-            renamed = replace(standing, sealed_name=self._seal_name(standing, name.cid, name.name))
-            command = Command(SessionId(os.urandom(16)), 0, Publish(renamed, standing.manifest_id))
-            self._ports.catalog.commit(command)
-
-    def _named(self, record: Record | None) -> ObjectName | None:
-        return None if record is None else open_name(self._key_of(record), record.sealed_name)
-
-    def _seal_name(self, record: Record, cid: CID, name: str) -> bytes:
-        return seal_name(self._key_of(record), ObjectName(cid, name))
-
     def _mend(self, current: Record | None) -> Mended | None:
         """What is stored already as this very set of blocks need only be whole again."""
         if current is None or self._session.stripes or current.sizes.blocks != self._spool.blocks_count():
             return None
         return self._ports.mend(current)
-
-    def _key_of(self, record: Record) -> bytes:
-        wrapped = self._ports.key_table.get(record.key_id)
-        if wrapped is None:
-            raise ConflictError("the object was unpublished meanwhile", hint="publish it again")
-        return unwrap(self._ports.keys.tenant_keys[record.tenant], wrapped)
-
-    def _new_key(self, salt: bytes) -> bytes:
-        """A key in the table, which the open session protects until a record names it."""
-        key = os.urandom(KEY_BYTES)
-        wrapped = wrap(self._ports.keys.tenant_keys[TENANT], key)
-        self._ports.key_table.put(ObjectId(salt), TENANT, wrapped)
-        return key
 
     def _record(
         self,
@@ -251,24 +220,39 @@ class Storing:
         sealed_name: bytes,
         settlement: Settlement,
     ) -> Record:
-        return Record(
-            object_id=identity,
-            tenant=TENANT,
-            policy=facts.policy,
-            private=False,
-            profile=facts.profile,
-            sizes=Sizes(
-                size=facts.size,
-                sealed=self._sealed_bytes + manifest.sealed_bytes + self._known.sealed_bytes,
-                stored=self._session.value_bytes + self._known.value_bytes,
-                blocks=manifest.blocks,
-                stripes=manifest.stripes + self._known.stripes,
-            ),
-            manifest=manifest.root,
-            salt=manifest.salt,
-            list_key=manifest.list_key,
-            sealed_name=sealed_name,
-            published=int(time.time()),
-            expires=facts.expires,
-            owed=tuple(sorted(settlement.owed.items())),
+        sizes = Sizes(
+            size=facts.size,
+            sealed=self._sealed_bytes + manifest.sealed_bytes + self._known.sealed_bytes,
+            stored=self._session.value_bytes + self._known.value_bytes,
+            blocks=manifest.blocks,
+            stripes=manifest.stripes + self._known.stripes,
         )
+        keys = manifest.root, manifest.salt, manifest.list_key
+        return record_of(identity, facts, sizes, keys, sealed_name, settlement)
+
+
+def record_of(
+    identity: ObjectId,
+    facts: ObjectFacts,
+    sizes: Sizes,
+    manifest: tuple[bytes, bytes, bytes],
+    sealed_name: bytes,
+    settlement: Settlement,
+) -> Record:
+    """The record of an object that was stored; `manifest`: its root, salt and list key."""
+    root, salt, list_key = manifest
+    return Record(
+        object_id=identity,
+        tenant=TENANT,
+        policy=facts.policy,
+        private=False,
+        profile=facts.profile,
+        sizes=sizes,
+        manifest=root,
+        salt=salt,
+        list_key=list_key,
+        sealed_name=sealed_name,
+        published=int(time.time()),
+        expires=facts.expires,
+        owed=tuple(sorted(settlement.owed.items())),
+    )

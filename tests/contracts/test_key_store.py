@@ -103,6 +103,17 @@ def test_the_first_key_put_is_the_one_kept(world: World) -> None:
     assert one.get(object_of(2)) is None
 
 
+def test_many_keys_are_put_at_once(world: World) -> None:
+    """More keys than one transaction of any engine takes are there for every home; one that was there stays as it was."""
+    one, other = world.open("one"), world.open("other")
+    one.put(object_of(7), TENANT, wrapped(999))
+    other.put_all([(object_of(number), TENANT, wrapped(number)) for number in range(250)])
+    one.follow()
+    kept = {number: wrapped(999 if number == 7 else number) for number in range(250)}
+    assert {number: one.get(object_of(number)) for number in range(250)} == kept
+    assert {number: other.get(object_of(number)) for number in range(250)} == kept
+
+
 def test_what_is_dropped_is_dropped_everywhere(world: World) -> None:
     """A dropped key is gone from a home that follows, however many were put and dropped; another may then be put."""
     one, other = world.open("one"), world.open("other")

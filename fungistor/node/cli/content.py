@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from fungistor.errors import ConflictError, NotPermittedError, UnavailableError
+from fungistor.errors import ConflictError, FailedError, NotPermittedError, UnavailableError
 from fungistor.node.cli.options import UsageError
 from fungistor.node.cli.output import Output, seconds_text, size_text
 from fungistor.node.cli.progress import ProgressLine
@@ -27,6 +28,7 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
     home = Home.resolve(arguments.home)
     if arguments.wait_max is not None and not arguments.wait:
         raise UsageError("--wait-max without --wait", hint="add --wait")
+    paths = [*arguments.paths, *_listed(arguments.paths_from, arguments.paths)]
     options = PublishOptions(
         profile=arguments.profile,
         name=arguments.name,
@@ -40,7 +42,31 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
         wait_s=(math.inf if arguments.wait_max is None else arguments.wait_max) if arguments.wait else 0.0,
     )
     with publisher_of(home, only_hash=options.only_hash) as network, _progress(output) as progress:
-        return _publish_all(network.publish(arguments.paths, options, progress), output)
+        return _publish_all(network.publish(paths, options, progress), output)
+
+
+def _listed(file: str | None, others: list[str]) -> list[str]:
+    """PATHs out of a file, in the bytes that the file system has."""
+    if file is None:
+        if not others:
+            raise UsageError("no PATH", hint="name a file or a folder, or a list of them with --paths-from")
+        return []
+    if file == "-" and "-" in others:
+        raise UsageError("`-` is the standard input: it is a PATH or the list of them, not both")
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(file, "rb") as lines:
+                data = lines.read()
+    except OSError as error:
+        raise FailedError(
+            f"{file}: cannot be read: {error.strerror}", hint="name a file of paths, one a line"
+        ) from error
+    listed = [os.fsdecode(line) for line in data.split(b"\n") if line]
+    if not listed and not others:
+        raise UsageError(f"{file} names no PATH", hint="put one on each line")
+    return listed
 
 
 def _publish_all(results: Iterator[PublishOutcome | PublishFailure], output: Output) -> int:

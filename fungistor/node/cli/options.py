@@ -226,7 +226,9 @@ def _add_content(commands: Commands[Parser]) -> None:
         commands, "publish", "put files and folders into the network", "fungistor publish ./site --name site",
         "content:publish",
     )  # fmt: skip
-    publish.add_argument("paths", nargs="+", metavar="PATH", help="a file or a folder; - is stdin")
+    publish.add_argument("paths", nargs="*", metavar="PATH", help="a file or a folder; - is stdin")
+    publish.add_argument("--paths-from", metavar="FILE",
+                         help="more PATHs, a line each, as a command line is too short for; - is stdin")  # fmt: skip
     publish.add_argument("--profile", choices=PROFILES, default=PROFILES[0], help="how a DAG is made of it")
     publish.add_argument("--name", help="what people call it (else the path's last part)")
     publish.add_argument("--policy", type=_policy, default="default", help="where its shards may lie (default)")
