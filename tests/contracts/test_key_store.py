@@ -104,7 +104,7 @@ def test_the_first_key_put_is_the_one_kept(world: World) -> None:
 
 
 def test_many_keys_are_put_at_once(world: World) -> None:
-    """More keys than one transaction of any engine takes are there for every home; one that was there stays as it was."""
+    """More keys than a transaction of any engine takes are there for every home; one that was there stays as it was."""
     one, other = world.open("one"), world.open("other")
     one.put(object_of(7), TENANT, wrapped(999))
     other.put_all([(object_of(number), TENANT, wrapped(number)) for number in range(250)])

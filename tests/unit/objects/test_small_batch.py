@@ -15,6 +15,7 @@ from fungistor.errors import UnavailableError
 from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects import small_batch
 from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
+from fungistor.objects.root_pages import SharedRoots
 from fungistor.testing.memory_network import MemoryNetwork
 from tests.unit.objects.trees import noise, write
 
@@ -118,14 +119,14 @@ def test_who_came_first_keeps_the_manifest(network: MemoryNetwork, tree: Path, m
     """Another publisher commits one of the objects between its look and its commit: the object is there once, reads,
     and the key of the manifest that lost is dropped."""
     paths = small(tree, 5)
-    settle = small_batch.SharedRoots.close
+    settle = SharedRoots.close
 
-    def meanwhile(roots: small_batch.SharedRoots) -> None:
-        monkeypatch.setattr(small_batch.SharedRoots, "close", settle)
+    def meanwhile(roots: SharedRoots) -> None:
+        monkeypatch.setattr(SharedRoots, "close", settle)
         network.publish(paths[2])
         settle(roots)
 
-    monkeypatch.setattr(small_batch.SharedRoots, "close", meanwhile)
+    monkeypatch.setattr(SharedRoots, "close", meanwhile)
     outcomes = published(network.publish_all(paths))
     network.forget()
     assert b"".join(network.read(outcomes[2].cid)) == noise(2, 3002)
