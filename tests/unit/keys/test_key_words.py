@@ -27,6 +27,8 @@ STANDARD = (
     (b"\xff" * 32, "zoo " * 23 + "vote"),
 )
 """From the test vectors of BIP-39."""
+SAID_OF_ANY = {"another", "exceed", "length", "master", "member", "multiple", "number", "secret", "unique"}
+"""Words of the two lists that are also in the reasons, whatever words were given."""
 
 
 def test_rotated_keys_keep_their_network() -> None:
@@ -85,7 +87,8 @@ def test_a_slip_in_the_words_is_noticed(of: int, place: int, data: st.DataObject
     try:
         made = from_lines([" ".join(words)])
     except InvalidError as error:
-        assert all(f" {part} " not in f" {error.message} " for part in words if len(part) > 5)
+        looked_for = {part for part in words if len(part) > 5} - SAID_OF_ANY
+        assert all(f" {part} " not in f" {error.message} " for part in looked_for)
     else:
         assert made != KEY or words == to_words(KEY)[0].split()
 
