@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.aims import judge
+from benchmarks.catalog import Catalog
 from benchmarks.figures import KIB, MIB, parse_size, size_text
 from benchmarks.machine import Limits, describe
 from benchmarks.memory import Memory
@@ -23,7 +24,7 @@ from benchmarks.trees import Trees
 from benchmarks.warm import Warm
 from benchmarks.wire import Wire
 
-NAMES = ("limits", "up", "small", "publish", "fetch", "tree", "memory", "warm", "wire")
+NAMES = ("limits", "up", "small", "publish", "fetch", "tree", "memory", "warm", "wire", "catalog")
 SIZES = "4K,256K,16M,1G"
 QUICK_SIZES = "4K,2M"
 LIMIT_BYTES = 256 * MIB
@@ -81,6 +82,7 @@ def _make(names: Sequence[str], setting: Setting) -> list[Benchmark]:
         "memory": lambda: Memory(setting),
         "warm": lambda: Warm(setting),
         "wire": lambda: Wire(setting),
+        "catalog": lambda: Catalog(setting),
     }
     made = [makers[name]() for name in names if name in makers]
     publish, fetch = "publish" in names, "fetch" in names

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.catalog [--records N] [--engine sqlite|etcd]`: many small objects through the log, in groups.
+"""`python -m benchmarks.catalog [--records N] [--engine sqlite|etcd] [--batch N]`: the catalog with very many objects.
 
-Records as a publish of a small object makes them; on etcd with their wrapped keys put before, a transaction a hundred.
-What an object costs in the log, what etcd needs for it, and how long after a commit a second node has it. One JSON line
-an engine.
+A writer commits records as a publish of small objects does: keys into the key table, then one signed entry a batch. A
+second node, a process of its own, follows meanwhile, takes snapshots when they are due, and trims the log. At the end a
+third one begins with nothing. One JSON line an engine.
 """
 
 from __future__ import annotations
@@ -12,181 +12,190 @@ import contextlib
 import json
 import os
 import random
-import shutil
-import socket
 import statistics
 import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 
-from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.commands import Command, Publish, encode_command
-from fungistor.catalog.engines.etcd import EtcdLog
-from fungistor.catalog.engines.etcd_client import EtcdAddress
-from fungistor.catalog.engines.etcd_keys import EtcdKeys
-from fungistor.catalog.engines.sqlite import SqliteLog
-from fungistor.catalog.record import Record, Sizes
-from fungistor.catalog.state import State
-from fungistor.ids import ObjectId, SessionId, TenantNumber
-from fungistor.keys.mirror import ROWS_AT_ONCE, MirroredKeys
+from benchmarks.catalog_nodes import SIGNER, NodePlace, commands_of, open_node, register
+from benchmarks.etcd import Etcd, serving
+from benchmarks.figures import MIB
+from benchmarks.processes import BenchmarkError
+from benchmarks.record import ETCD, SQLITE, Key, Record, Unit
+from benchmarks.setting import Setting
+from fungistor.catalog.commands import Publish
+from fungistor.ids import TenantNumber
 from fungistor.keys.ring import WRAPPED_KEY_BYTES
-from fungistor.keys.table import KeyTable
-from fungistor.limits import COMMAND_BYTES_MAX, MIB
 
-GROUP = 2000
-NETWORK = b"benchmark of it!"
-SMALL_NAME_BYTES = 100
-ROOT_BYTES = 70
+RECORDS = 100_000
+QUICK_RECORDS = 4_000
+BATCH = 1_000
+"""As `fungistor.objects.small_batch` commits them."""
+
+LATE_S = 120.0
+CASE = "{records:,} small objects in batches of {batch:,}"
+
+
+class Catalog:
+    """The benchmark `catalog`."""
+
+    name = "catalog"
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._records = QUICK_RECORDS if setting.quick else RECORDS
+
+    def round(self, run: int, record: Record) -> None:  # noqa: ARG002 - every run is the same
+        """Measure both engines once."""
+        for engine in (SQLITE, ETCD):
+            with tempfile.TemporaryDirectory(dir=self._setting.folder) as place:
+                try:
+                    found = measure(Path(place), engine, self._records, BATCH)
+                except FileNotFoundError as error:
+                    record.note(f"`catalog`: {error}")
+                    continue
+            case = CASE.format(records=self._records, batch=BATCH)
+            for name, value in found.items():
+                record.add(Key("catalog", case, engine, name), value, _unit(name))
+
+
+def _unit(name: str) -> Unit:
+    if name == "commit":
+        return "objects/s"
+    if name == "snapshots":
+        return ""
+    return "MiB" if "MiB" in name else "B" if "bytes" in name else "s"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure the engines asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.catalog")
-    parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--engine", choices=("sqlite", "etcd"), action="append")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.catalog", description=__doc__)
+    parser.add_argument("--records", type=int, default=RECORDS)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--engine", choices=(SQLITE, ETCD), action="append")
     options = parser.parse_args(words)
-    for engine in options.engine or ("sqlite", "etcd"):
-        with tempfile.TemporaryDirectory(prefix="fungistor-catalog-") as place, _engine(engine, Path(place)) as etcd:
-            found = _measure(Path(place), etcd, options.records)
-            print(json.dumps({"engine": engine, "records": options.records, **found}))
+    for engine in options.engine or (SQLITE, ETCD):
+        with tempfile.TemporaryDirectory(prefix="fungistor-catalog-") as place:
+            found = measure(Path(place), engine, options.records, options.batch)
+        print(json.dumps({"engine": engine, "records": options.records, "batch": options.batch, **found}), flush=True)
     return 0
 
 
-def _measure(place: Path, etcd: Etcd | None, records: int) -> dict[str, float]:
-    writer, reader = _node(place, "writer", etcd), _node(place, "reader", etcd)
-    shared = None if etcd is None else EtcdKeys(etcd.address)
-    seen: dict[int, float] = {}
-    ended = threading.Event()
-    follower = threading.Thread(target=_follow, args=(reader, seen, ended))
-    follower.start()
+def measure(place: Path, engine: str, records: int, batch: int) -> dict[str, float]:
+    """Commit so many records on an engine; what it took, by name. Raises: FileNotFoundError: there is no etcd."""
+    with contextlib.ExitStack() as stack:
+        etcd = stack.enter_context(serving(place)) if engine == ETCD else None
+        where = NodePlace(place, None if etcd is None else etcd.url)
+        written = stack.enter_context(_follower(where, "follow"))
+        done = _write(where, records, batch, etcd)
+        follower = _told(written, done.revision)
+    late = sorted(max(0.0, follower.at(revision) - at) for revision, at in done.committed)
+    found = {
+        "commit": records / done.seconds,
+        "CPU of an object": done.cpu_s / records,
+        "bytes of an object in the log": done.log_bytes / records,
+        "bytes of an object in the state": done.state_bytes / records,
+        "readable elsewhere, median": statistics.median(late),
+        "readable elsewhere, p99": late[int(0.99 * (len(late) - 1))],
+        "memory of the writer, MiB": done.memory / MIB,
+        "memory of the follower, MiB": follower.memory / MIB,
+        "snapshots": float(follower.snapshots),
+        "seconds of a snapshot, longest": follower.snapshot_s,
+        "a new node opens": follower.new_s,
+        "memory of a new node, MiB": follower.new_memory / MIB,
+    }
+    return {name: round(value, 6) for name, value in (found | done.engine).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What the writer did."""
+
+    seconds: float
+    cpu_s: float
+    log_bytes: int
+    state_bytes: int
+    memory: int
+    revision: int
+    committed: list[tuple[int, float]]
+    engine: dict[str, float]
+
+
+def _write(where: NodePlace, records: int, batch: int, etcd: Etcd | None) -> _Done:
     chance = random.Random(1)
     committed: list[tuple[int, float]] = []
-    size = 0
-    started = time.monotonic()
-    try:
-        for start in range(0, records, GROUP):
-            commands = [_command(chance) for _ in range(min(GROUP, records - start))]
-            size += sum(len(encode_command(command)) for command in commands)
-            assert size / (start + len(commands)) * GROUP < COMMAND_BYTES_MAX
-            if shared is not None:
-                _put_keys(shared, commands)
-            writer.commit_all(commands)
-            committed.append((int(writer.revision), time.monotonic()))
-        took = time.monotonic() - started
-        while max(seen, default=0) < records:
-            time.sleep(0.01)
-    finally:
-        ended.set()
-        follower.join()
-        writer.close()
-        reader.close()
-        if shared is not None:
-            shared.close()
-    late = sorted(min(at for revision, at in seen.items() if revision >= wanted) - at_ for wanted, at_ in committed)
-    found = {
-        "objects_per_s": round(records / took, 1),
-        "log_bytes_per_object": round(size / records, 1),
-        "state_bytes_per_object": round(os.path.getsize(place / "writer" / "state.sqlite") / records, 1),
-        "readable_elsewhere_s_p50": round(max(0.0, statistics.median(late)), 3),
-        "readable_elsewhere_s_p99": round(max(0.0, late[int(0.99 * (len(late) - 1))]), 3),
-        "own_rss_mib": round(psutil.Process().memory_info().rss / MIB, 1),
-    }
-    return found | ({} if etcd is None else etcd.figures())
+    log_bytes = 0
+    seconds = cpu_s = 0.0
+    with open_node(where, "writer", SIGNER) as node:
+        register(node.catalog)
+        for first in range(0, records, batch):
+            commands = commands_of(chance, min(batch, records - first))  # drawn outside of what is timed
+            started, cpu = time.monotonic(), time.process_time()
+            node.keys.put_all(
+                [
+                    (command.body.record.key_id, TenantNumber(0), os.urandom(WRAPPED_KEY_BYTES))
+                    for command in commands
+                    if isinstance(command.body, Publish)
+                ]
+            )
+            node.catalog.commit_all(commands)
+            ended = time.monotonic()
+            seconds, cpu_s = seconds + ended - started, cpu_s + time.process_time() - cpu
+            committed.append((int(node.catalog.revision), ended))
+            log_bytes += node.last_bytes()
+        figures = {} if etcd is None else etcd.figures()
+        memory = psutil.Process().memory_info().rss
+        state = os.path.getsize(where.folder / "writer" / "state.sqlite")
+        return _Done(seconds, cpu_s, log_bytes, state, memory, committed[-1][0], committed, figures)
 
 
-def _node(place: Path, name: str, etcd: Etcd | None) -> Catalog:
-    home = place / name
-    home.mkdir()
-    state = State(str(home / "state.sqlite"))
-    if etcd is None:
-        return Catalog(SqliteLog(str(place / "log.sqlite")), state)
-    keys = MirroredKeys(KeyTable(str(home / "keys.sqlite")), EtcdKeys(etcd.address), NETWORK)
-    return Catalog(EtcdLog(etcd.address), state, is_remote=True, prepare=keys.follow)
+@dataclass(frozen=True, slots=True)
+class _Follower:
+    """What the second node said, and the third."""
 
+    seen: list[tuple[int, float]]
+    memory: int
+    snapshots: int
+    snapshot_s: float
+    new_s: float
+    new_memory: int
 
-def _follow(catalog: Catalog, seen: dict[int, float], ended: threading.Event) -> None:
-    while not ended.is_set():
-        if catalog.wait(0.5):
-            seen[int(catalog.revision)] = time.monotonic()
-
-
-def _put_keys(shared: EtcdKeys, commands: Sequence[Command]) -> None:
-    rows = [
-        (command.body.record.object_id, TenantNumber(0), os.urandom(WRAPPED_KEY_BYTES))
-        for command in commands
-        if isinstance(command.body, Publish)
-    ]
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        shared.put_all(rows[start : start + ROWS_AT_ONCE])
-
-
-def _command(chance: random.Random) -> Command:
-    made = Record(
-        object_id=ObjectId(chance.randbytes(32)),
-        tenant=TenantNumber(0),
-        policy="default",
-        private=False,
-        profile=0,
-        sizes=Sizes(size=3000, sealed=3100, stored=16_000, blocks=1, stripes=1),
-        manifest=chance.randbytes(ROOT_BYTES),
-        salt=chance.randbytes(32),
-        list_key=chance.randbytes(32),
-        sealed_name=chance.randbytes(SMALL_NAME_BYTES),
-        published=1_790_000_000,
-    )
-    return Command(SessionId(chance.randbytes(16)), 0, Publish(made))
-
-
-class Etcd:
-    """One etcd of this machine, and what it needs."""
-
-    def __init__(self, folder: Path, port: int, process: psutil.Popen) -> None:
-        self.folder, self.process = folder, process
-        self.address = EtcdAddress((f"http://127.0.0.1:{port}",), "benchmark")
-
-    def figures(self) -> dict[str, float]:
-        """Its file and its memory."""
-        return {
-            "etcd_db_mib": round((self.folder / "member" / "snap" / "db").stat().st_size / MIB, 1),
-            "etcd_rss_mib": round(self.process.memory_info().rss / MIB, 1),
-        }
+    def at(self, revision: int) -> float:
+        """When it had come to a revision."""
+        return min(at for seen, at in self.seen if seen >= revision)
 
 
 @contextlib.contextmanager
-def _engine(name: str, place: Path) -> Iterator[Etcd | None]:
-    if name == "sqlite":
-        yield None
-        return
-    program = shutil.which("etcd")
-    if program is None:
-        raise SystemExit("etcd is not on PATH: apt-get install etcd-server")
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        port, peer = one.getsockname()[1], two.getsockname()[1]
-    own, among = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
-    folder = place / "etcd"
-    words = [program, "--data-dir", str(folder), "--listen-client-urls", own, "--advertise-client-urls", own]
-    words += ["--listen-peer-urls", among, "--initial-advertise-peer-urls", among]
-    words += ["--initial-cluster", f"default={among}"]
-    process = psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _follower(where: NodePlace, role: str) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, "-m", "benchmarks.catalog_nodes", role, str(where.folder), where.url or ""]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{own}/health", trust_env=False).json().get("health") == "true":
-                    break
-            time.sleep(0.05)
-        yield Etcd(folder, port, process)
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise BenchmarkError(f"the node that should {role} did not begin")
+        yield process
     finally:
         process.kill()
         process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+def _told(process: subprocess.Popen[str], revision: int) -> _Follower:
+    """Let it come to the writer's last revision, and hear what it has seen."""
+    told, _ = process.communicate(f"{revision}\n", timeout=LATE_S)
+    if process.returncode:
+        raise BenchmarkError("the node that should follow failed")
+    found = json.loads(told)
+    found["seen"] = [(seen, at) for seen, at in found["seen"]]
+    return _Follower(**found)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Literal
 
 from benchmarks.figures import Series
 
-Unit = Literal["s", "MiB", "MB/s", "requests/s", "B", ""]
+Unit = Literal["s", "MiB", "MB/s", "requests/s", "objects/s", "B", ""]
 
 OURS = "fungistor --no-sync"
 """The network of trials, that no peer's lack of fsync puts at a disadvantage."""
@@ -20,6 +20,8 @@ ZDB = "0-db"
 ZDB_NODELAY = "0-db, TCP_NODELAY on"
 """It does not exist as such: somebody has switched it on by hand."""
 MACHINE = "machine"
+SQLITE = "sqlite"
+ETCD = "etcd"
 
 
 DIGITS = 6

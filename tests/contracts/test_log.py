@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fungistor.catalog.engines.etcd import EtcdLog
@@ -133,6 +134,17 @@ class TestEtcdLog(LogContract):
         yield world
         for log in world.opened:
             log.close()
+
+    def test_what_is_trimmed_leaves_etcd_at_once(self, world: LogWorld, cluster: EtcdCluster) -> None:
+        """After 8 MB of entries were trimmed, etcd's file is shorter than they were, and the last entry is there."""
+        log = world.open()
+        url = f"http://127.0.0.1:{cluster.client_ports[0]}/v3/maintenance/status"
+        for number in range(16):
+            last = log.append(0, [bytes((number,)) * (1 << 19)])
+        log.trim(last)
+        size = int(httpx.post(url, json={}, timeout=30, trust_env=False).json()["dbSize"])
+        assert size < 8 << 20
+        assert [entry.payload[:1] for entry in log.read(log.trimmed())] == [b"\x0f"]
 
     def test_networks_on_one_etcd_do_not_see_each_other(self, world: LogWorld, cluster: EtcdCluster) -> None:
         """A prefix that begins like another one is another log, with another identity."""

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from fungistor.catalog.engines.etcd_client import EtcdAddress, EtcdClient, EtcdLogin, Json, packed, unpacked
@@ -197,6 +198,9 @@ class EtcdLog:
                 },
             )
             if answer.get("succeeded"):
+                # Or etcd keeps what was deleted in its history, and its file as long as it was.
+                with suppress(UnavailableError):  # the next trim forgets this, too
+                    self._client.forget_history(self._prefix + b"head")
                 return
 
     def exists(self) -> bool:

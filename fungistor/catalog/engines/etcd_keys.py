@@ -7,13 +7,12 @@ and the object id of a key that was dropped; ``keys/tenant/`` and the number.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fungistor.catalog.engines.etcd_client import EtcdAddress, EtcdClient, EtcdLogin, Json, packed, unpacked
-from fungistor.errors import CorruptError, DeniedError, InvalidError, UnavailableError
+from fungistor.errors import CorruptError, UnavailableError
 from fungistor.ids import ObjectId, TenantNumber
 
 Row = tuple[ObjectId, TenantNumber, bytes]
@@ -107,17 +106,7 @@ class EtcdKeys:
         self._client.ask("kv/txn", {"success": [_put(self._prefix + b"tenant/%d" % tenant, wrapped)]})
 
     def purge(self) -> bool:
-        """Compact etcd's history up to now, and have every member write its file anew without it.
-
-        A member's write-ahead log keeps what it was told until etcd drops it, which no call can hasten.
-        """
-        revision = self._client.ask("kv/range", {"key": packed(self._prefix + b"changed")})["header"]["revision"]
-        with contextlib.suppress(InvalidError):  # compacted so far already
-            self._client.ask("kv/compaction", {"revision": revision, "physical": True})
-        try:
-            return self._client.everywhere("maintenance/defragment")
-        except DeniedError:
-            return False  # needs etcd's root user
+        return self._client.forget_history(self._prefix + b"changed")
 
     def last(self) -> int:
         rows = self._client.ask("kv/range", {"key": packed(self._prefix + b"changed")}).get("kvs", [])

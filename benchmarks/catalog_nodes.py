@@ -1,0 +1,203 @@
+"""Nodes of the benchmark `catalog`: log, state and keys as a home has them, without a pool.
+
+`python -m benchmarks.catalog_nodes follow|begin FOLDER URL` is one that follows, or one that begins with nothing.
+Snapshots go to a file in the folder, where on a real node they go to members.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fungistor.catalog.catalog import Catalog, sign
+from fungistor.catalog.commands import Command, Publish
+from fungistor.catalog.engines.etcd import EtcdLog
+from fungistor.catalog.engines.etcd_client import EtcdAddress
+from fungistor.catalog.engines.etcd_keys import EtcdKeys
+from fungistor.catalog.engines.sqlite import SqliteLog
+from fungistor.catalog.issuers import ALL_SCOPES, RegisterIssuer
+from fungistor.catalog.log import START, Log
+from fungistor.catalog.record import Record, Sizes
+from fungistor.catalog.snapshots import Snapshot
+from fungistor.catalog.state import State
+from fungistor.ids import ObjectId, Revision, SessionId, TenantNumber
+from fungistor.keys.mirror import MirroredKeys
+from fungistor.keys.ring import SigningKey
+from fungistor.keys.store import KeyStore
+from fungistor.keys.table import KeyTable
+from fungistor.node.snapshots import TAIL_COMMANDS
+
+NETWORK = b"benchmark of it!"
+SIGNER, AUTHORITY = SigningKey(b"n" * 32), SigningKey(b"r" * 32)
+SMALL_NAME_BYTES = 100
+ROOT_BYTES = 88
+"""Of a root in a stripe that others share, as measured of published files."""
+
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlace:
+    """Where nodes' folders are, and the log's URL; None: a file in the same place."""
+
+    folder: Path
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node's part of the catalog."""
+
+    catalog: Catalog
+    keys: KeyStore
+    log: Log
+
+    def last_bytes(self) -> int:
+        """Bytes of the newest entry."""
+        number = int.from_bytes(self.log.last(), "big") - 1
+        after = type(START)(number.to_bytes(8, "big")) if number else START
+        return sum(len(entry.payload) for entry in self.log.read(after))
+
+
+@contextlib.contextmanager
+def open_node(where: NodePlace, name: str, signer: SigningKey | None = None) -> Iterator[Node]:
+    """A node with a folder of its own; the SQLite engine is one home's, so its nodes share a key table."""
+    home = where.folder / name
+    home.mkdir(exist_ok=True)
+    state = State(str(home / "state.sqlite"))
+    with contextlib.ExitStack() as stack:
+        log: Log
+        keys: KeyStore
+        if where.url is None:
+            log, keys = SqliteLog(str(where.folder / "log.sqlite")), KeyTable(str(where.folder / "keys.sqlite"))
+        else:
+            address = EtcdAddress((where.url.replace("etcd:", "http:").rsplit("/", 1)[0],), "benchmark")
+            log = EtcdLog(address)
+            keys = MirroredKeys(KeyTable(str(home / "keys.sqlite")), EtcdKeys(address), NETWORK)
+        stack.callback(keys.close)
+        catalog = Catalog(
+            log,
+            state,
+            is_remote=where.url is not None,
+            prepare=keys.follow,
+            signer=signer,
+            bridge=lambda snapshot: _chunks(where, snapshot),
+        )
+        stack.callback(catalog.close)
+        yield Node(catalog, keys, log)
+
+
+def register(catalog: Catalog) -> None:
+    """Let the writer in, so that every entry is signed and checked."""
+    body = RegisterIssuer(AUTHORITY.issuer, SIGNER.issuer, "writer", ALL_SCOPES)
+    catalog.commit(sign(Command(SessionId(os.urandom(16)), 0, body), AUTHORITY, 1))
+
+
+def commands_of(chance: random.Random, count: int) -> list[Command]:
+    """Publishes of one session, as small as a small object's."""
+    session = chance.randbytes(16)
+    return [Command(SessionId(session), number, Publish(_record(chance, session))) for number in range(count)]
+
+
+def _record(chance: random.Random, session: bytes) -> Record:
+    return Record(
+        object_id=ObjectId(chance.randbytes(32)),
+        tenant=TenantNumber(0),
+        policy="default",
+        private=False,
+        profile=0,
+        sizes=Sizes(size=3000, sealed=3100, stored=4_000, blocks=1, stripes=1),
+        manifest=chance.randbytes(ROOT_BYTES),
+        salt=session + chance.randbytes(16),
+        list_key=chance.randbytes(32),
+        sealed_name=chance.randbytes(SMALL_NAME_BYTES),
+        published=1_790_000_000,
+    )
+
+
+# --- snapshots in a file
+
+
+def _path(where: NodePlace, identity: bytes) -> Path:
+    return where.folder / f"snapshot-{identity.hex()}"
+
+
+def _chunks(where: NodePlace, snapshot: Snapshot) -> Generator[bytes]:
+    with open(_path(where, snapshot.id), "rb") as file:
+        while head := file.read(8):
+            yield file.read(int.from_bytes(head, "big"))
+
+
+def take_snapshot(where: NodePlace, catalog: Catalog) -> None:
+    """Write one, commit it, and trim the log before it."""
+    identity = os.urandom(32)
+    with catalog.dump() as (head, chunks), open(_path(where, identity), "wb") as file:
+        sizes = [file.write(len(chunk).to_bytes(8, "big") + chunk) for chunk in chunks]
+        file.flush()
+        os.fsync(file.fileno())
+    snapshot = Snapshot(identity, head.position, head.applied, head.digest, len(sizes), 10, 20, sum(sizes))
+    catalog.commit(Command(SessionId(os.urandom(16)), 0, snapshot))
+    catalog.trim(snapshot)
+    kept = {_path(where, each.id) for each in catalog.snapshots()}
+    for path in where.folder.glob("snapshot-*"):
+        if path not in kept:
+            path.unlink()
+
+
+# --- processes
+
+
+def follow(where: NodePlace) -> None:
+    """Follow until a line says how far, then tell what was seen, and how a new node begins."""
+    seen: list[tuple[int, float]] = []
+    wanted: list[int] = []
+    taken: list[float] = []
+
+    def listen() -> None:
+        wanted.append(int(sys.stdin.readline()))
+
+    with open_node(where, "follower", SIGNER) as node:
+        threading.Thread(target=listen, daemon=True).start()
+        print("ready", flush=True)
+        while not wanted or node.catalog.revision < wanted[0]:
+            if node.catalog.wait(LOOK_S):
+                seen.append((int(node.catalog.revision), time.monotonic()))
+            if node.catalog.tail() >= max(TAIL_COMMANDS, node.catalog.objects // 4):
+                started = time.monotonic()
+                take_snapshot(where, node.catalog)
+                taken.append(time.monotonic() - started)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    words = [sys.executable, "-m", "benchmarks.catalog_nodes", "begin", str(where.folder), where.url or ""]
+    new_s, new_memory = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
+    told = {"seen": seen, "memory": memory, "snapshots": len(taken), "snapshot_s": max(taken, default=0.0)}
+    print(json.dumps({**told, "new_s": new_s, "new_memory": new_memory}))
+
+
+def begin(where: NodePlace) -> None:
+    """Begin with nothing: how long until all is here, and the memory of that."""
+    started = time.monotonic()
+    with open_node(where, "new") as node:
+        node.catalog.catch_up()
+        assert node.catalog.revision > Revision(0)
+        took = time.monotonic() - started
+    print(json.dumps([took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10]))
+
+
+def main(words: Sequence[str]) -> None:
+    """Be a node."""
+    role, folder, url = words
+    {"follow": follow, "begin": begin}[role](NodePlace(Path(folder), url or None))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
