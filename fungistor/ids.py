@@ -27,3 +27,5 @@ LayoutNumber = NewType("LayoutNumber", int)
 
 TenantNumber = NewType("TenantNumber", int)
 """Tenant 0 is the network's own."""
+
+OWN_TENANT = TenantNumber(0)

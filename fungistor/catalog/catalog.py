@@ -32,6 +32,7 @@ from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.snapshots import Snapshot
 from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest
+from fungistor.catalog.tenant_view import TenantView
 from fungistor.errors import (
     ConflictError,
     CorruptError,
@@ -452,6 +453,11 @@ class Catalog:
     def removal(self) -> RemovalView:
         """What was taken away, what keeps objects, and who is publishing."""
         return self._state.removal
+
+    @property
+    def tenants(self) -> TenantView:
+        """Who there is, how much each has and may have, and the tokens that speak for them."""
+        return self._state.tenants
 
     @property
     def revision(self) -> Revision:

@@ -69,6 +69,24 @@ from fungistor.catalog.removal import (
     unpublish_fields,
 )
 from fungistor.catalog.snapshots import Snapshot, snapshot_fields, take_snapshot
+from fungistor.catalog.tenants import (
+    AddTenant,
+    AddToken,
+    ChangeTenant,
+    RemoveTenant,
+    RevokeToken,
+    TenantBody,
+    add_tenant_fields,
+    add_token_fields,
+    change_tenant_fields,
+    remove_tenant_fields,
+    revoke_token_fields,
+    take_add_tenant,
+    take_add_token,
+    take_change_tenant,
+    take_remove_tenant,
+    take_revoke_token,
+)
 from fungistor.errors import CorruptError, InvalidError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId
 from fungistor.limits import COMMAND_BYTES_MAX
@@ -90,6 +108,9 @@ GROUP_MAX = 8192
 
 READ_KEPT = 4
 """Entries read last, of 1 MiB at most and some four times that as commands."""
+
+PRIVATE_LEVEL = 2
+"""Of a publish of a private object: nodes of an earlier level would serve it to anybody."""
 
 NO_REVISION = Revision(0)
 
@@ -122,6 +143,11 @@ class Kind(IntEnum):
     REPORT = 18
     GROUP = 19
     RETIRE_LAYOUTS = 35
+    ADD_TENANT = 40
+    CHANGE_TENANT = 41
+    REMOVE_TENANT = 42
+    ADD_TOKEN = 43
+    REVOKE_TOKEN = 44
 
 
 class UnknownCommandError(CorruptError):
@@ -226,6 +252,7 @@ Body = (
     | RemovalBody
     | SetName
     | RemoveName
+    | TenantBody
 )
 """Every body. A new one has a kind, a form in `_FORMS`, and an effect in `fungistor.catalog.effects`."""
 
@@ -258,6 +285,8 @@ def scope_of(body: Body) -> Scope:
 
 def level_of(body: Body) -> int:
     """The level of programs that know a body."""
+    if isinstance(body, Publish) and body.record.private:
+        return PRIVATE_LEVEL
     return _FORM_OF[type(body)].level
 
 
@@ -496,6 +525,11 @@ _FORMS = (
     _Form(Kind.EXPIRE, Expire, expire_fields, take_expire, Scope.PUBLISH | Scope.DELETE | Scope.POOL),
     _Form(Kind.COLLECT, Collect, collect_fields, take_collect, Scope.DELETE),
     _Form(Kind.REPACK, Repack, repack_fields, take_repack, Scope.DELETE),
+    _Form(Kind.ADD_TENANT, AddTenant, add_tenant_fields, take_add_tenant, level=2),
+    _Form(Kind.CHANGE_TENANT, ChangeTenant, change_tenant_fields, take_change_tenant, level=2),
+    _Form(Kind.REMOVE_TENANT, RemoveTenant, remove_tenant_fields, take_remove_tenant, level=2),
+    _Form(Kind.ADD_TOKEN, AddToken, add_token_fields, take_add_token, level=2),
+    _Form(Kind.REVOKE_TOKEN, RevokeToken, revoke_token_fields, take_revoke_token, level=2),
 )
 _FORM_OF: dict[type[Body], _Form] = {form.body: form for form in _FORMS}
 _FORM_OF_KIND: dict[int, _Form] = {form.kind: form for form in _FORMS}

@@ -10,14 +10,23 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from fungistor.catalog import authority, removal_effects, snapshot_rows
-from fungistor.catalog.commands import Body, Command, PayOwed, Publish, RetireLayouts, SetLayout, encode_command
+from fungistor.catalog import authority, removal_effects, snapshot_rows, tenant_rows
+from fungistor.catalog.commands import (
+    NO_REVISION,
+    Body,
+    Command,
+    PayOwed,
+    Publish,
+    RetireLayouts,
+    SetLayout,
+    encode_command,
+)
 from fungistor.catalog.digest import digest_in, settle
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer
 from fungistor.catalog.name_rows import NAME_TABLES, NAMES_FINGERPRINTED, remove_name, set_name
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record
-from fungistor.catalog.rows import Counters, began_of, layout_in, put_record, record_in
+from fungistor.catalog.rows import Counters, began_of, changed_at, layout_in, put_record, record_in
 from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish, decide_retirement
 from fungistor.catalog.snapshots import Snapshot
 from fungistor.ids import Revision
@@ -43,6 +52,7 @@ TABLES = (
     *snapshot_rows.TABLES,
     *NAME_TABLES,
     *removal_effects.TABLES,
+    *tenant_rows.TABLES,
 )
 
 FINGERPRINTED = (
@@ -54,6 +64,7 @@ FINGERPRINTED = (
     *snapshot_rows.FINGERPRINTED,
     *NAMES_FINGERPRINTED,
     *removal_effects.FINGERPRINTED,
+    *tenant_rows.FINGERPRINTED,
 )
 
 
@@ -64,10 +75,15 @@ def carry_out(connection: sqlite3.Connection, counters: Counters, command: Comma
 
 def _publish(connection: sqlite3.Connection, counters: Counters, command: Command, body: Publish) -> Decision:
     current = record_in(connection, body.record.object_id)
+    is_private = current is not None and current.private
+    changed = changed_at(connection, body.record.object_id) if is_private else NO_REVISION
     decision = removal_effects.check_publisher(connection, counters, command, body)
-    decision = decision or decide_publish(current, body, counters.retired)
+    decision = decision or decide_publish(current, body, counters.retired, changed)
+    decision = tenant_rows.check_room(connection, counters, current, decision)
     if decision.effect and current is None:
         counters.objects += 1
+    if decision.effect and decision.record is not None:
+        counters.ledger.replace(connection, current, decision.record)
     began = body.began
     if current is not None and decision.record is not None and decision.record.manifest_id == current.manifest_id:
         began = began_of(connection, current.object_id)
@@ -118,6 +134,7 @@ def _change(connection: sqlite3.Connection, counters: Counters, _: Command, body
 
 
 def _report(connection: sqlite3.Connection, counters: Counters, command: Command, body: Report) -> Decision:
+    counters.ledger.save(connection)
     settle(connection)
     return authority.report(connection, command, body, counters.applied, digest_in(connection))
 
@@ -144,6 +161,7 @@ _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any]
     SetName: set_name,
     RemoveName: remove_name,
     **removal_effects.EFFECTS,
+    **tenant_rows.EFFECTS,
 }
 
 

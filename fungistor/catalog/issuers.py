@@ -23,8 +23,9 @@ TENANTS_MAX = 4096
 TENANT_MAX = 2**32 - 1
 LEVEL_MAX = 2**16 - 1
 
-LEVEL = 1
-"""Which kinds of commands this program applies: those of level 0 are from before commands were signed."""
+LEVEL = 2
+"""Which kinds of commands this program applies: those of level 0 are from before commands were signed, of level 1 from
+before there were several tenants."""
 
 
 class Scope(IntFlag):

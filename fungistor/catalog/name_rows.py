@@ -16,6 +16,7 @@ from fungistor.catalog.names import (
     why_not_set,
 )
 from fungistor.catalog.rules import Decision, Verdict
+from fungistor.catalog.tenant_rows import why_no_tenant
 from fungistor.ids import Revision, TenantNumber
 
 if TYPE_CHECKING:  # effects registers what stands here
@@ -55,7 +56,7 @@ _VALUE = "SELECT sequence, sealed, issuer, at, revision FROM name_value WHERE na
 def set_name(connection: sqlite3.Connection, counters: Counters, command: Command, body: SetName) -> Decision:
     """Let a name mean something, under the next sequence."""
     current = name_in(connection, body.name_id)
-    if reason := why_not_set(current, body):
+    if reason := why_not_set(current, body) or why_no_tenant(connection, body.tenant):
         return Decision(Verdict.REFUSED, reason=reason)
     if current is not None and current.stands and current.value_id == body.value_id:
         return Decision(Verdict.UNCHANGED)

@@ -106,7 +106,7 @@ def note_publish(
     """Retire the manifest that a publish replaced, and remember when the object expires and what was stored in vain."""
     after = decision.record
     assert isinstance(command.body, Publish)
-    if decision.verdict in (Verdict.MERGED, Verdict.REFUSED):
+    if decision.verdict in (Verdict.MERGED, Verdict.REFUSED, Verdict.DENIED):
         connection.execute("UPDATE session SET lost = 1 WHERE id = ?", (command.session,))
     if not decision.effect or after is None:
         return
@@ -153,8 +153,11 @@ def _take_back(connection: sqlite3.Connection, counters: Counters, record: Recor
     connection.execute("DELETE FROM expiry WHERE object_id = ?", (record.object_id,))
     connection.execute("DELETE FROM kept WHERE object_id = ?", (record.object_id,))
     if until is None or until <= at:
+        counters.ledger.remove(connection, record)
         _retire(connection, counters, record, at)
         return
+    if connection.execute("SELECT 1 FROM undelete WHERE manifest_id = ?", (record.manifest_id,)).fetchone():
+        counters.ledger.remove(connection, record)  # of what is there twice, one row is left
     row = (record.manifest_id, record.object_id, encode_record(record), counters.revision, until)
     connection.execute("INSERT OR REPLACE INTO undelete VALUES (?, ?, ?, ?, ?)", row)
 
@@ -170,9 +173,16 @@ def _close_windows(connection: sqlite3.Connection, counters: Counters, body: Unp
         return refuse("the object is not published")
     counters.revision += 1
     for manifest_id, record in rows:
-        connection.execute("DELETE FROM undelete WHERE manifest_id = ?", (manifest_id,))
-        _retire(connection, counters, decode_record(record), body.at)
+        _close_window(connection, counters, manifest_id, decode_record(record), body.at)
     return APPLIED
+
+
+def _close_window(
+    connection: sqlite3.Connection, counters: Counters, manifest_id: bytes, record: Record, at: int
+) -> None:
+    connection.execute("DELETE FROM undelete WHERE manifest_id = ?", (manifest_id,))
+    counters.ledger.remove(connection, record)
+    _retire(connection, counters, record, at)
 
 
 # --- keeping
@@ -272,8 +282,7 @@ def _expire(connection: sqlite3.Connection, counters: Counters, _: Command, body
         _take_back(connection, counters, record, body.at, None)
     for manifest_id, record_bytes in connection.execute(WINDOWS_OVER, (body.at, EXPIRED_MAX)).fetchall():
         counters.revision += 1
-        connection.execute("DELETE FROM undelete WHERE manifest_id = ?", (manifest_id,))
-        _retire(connection, counters, decode_record(record_bytes), body.at)
+        _close_window(connection, counters, manifest_id, decode_record(record_bytes), body.at)
     for (session,) in connection.execute(SESSIONS_OVER, (body.at, EXPIRED_MAX)).fetchall():
         _end(connection, session, body.at)
     return Decision(Verdict.APPLIED, effect=counters.revision > before)
@@ -319,6 +328,7 @@ def _repack(connection: sqlite3.Connection, counters: Counters, _: Command, body
     )
     if packed.manifest_id == current.manifest_id:
         return UNCHANGED
+    counters.ledger.replace(connection, current, packed)
     put_record(connection, counters, current, packed, min(body.began, began_of(connection, body.object_id)))
     _retire(connection, counters, current, body.at)
     return APPLIED

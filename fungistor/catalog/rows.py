@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fungistor.catalog.commands import SetLayout, decode_command
 from fungistor.catalog.fields import encode_array
 from fungistor.catalog.log import Position
 from fungistor.catalog.record import Record, decode_record, record_fields
-from fungistor.ids import LayoutNumber, ObjectId, Revision
+from fungistor.catalog.tenant_usage import Ledger
+from fungistor.catalog.tenants import Tenant
+from fungistor.ids import LayoutNumber, ObjectId, Revision, TenantNumber
 
 
 @dataclass(slots=True)
 class Counters:
-    """The row `progress` while a transaction changes it."""
+    """The row `progress` while a transaction changes it, and what else is counted meanwhile."""
 
     position: Position
     applied: int
@@ -26,6 +28,9 @@ class Counters:
     """Up to which all shards had been moved when layouts were last retired."""
     condemned: Revision
     """Of the newest condemnation."""
+    ledger: Ledger = field(default_factory=Ledger)
+    tenants: dict[TenantNumber, Tenant] = field(default_factory=dict)
+    """Those that were looked at, until one of them changes."""
 
 
 def record_in(connection: sqlite3.Connection, object_id: ObjectId) -> Record | None:
@@ -37,6 +42,12 @@ def record_in(connection: sqlite3.Connection, object_id: ObjectId) -> Record | N
 def began_of(connection: sqlite3.Connection, object_id: ObjectId) -> Revision:
     """When the publisher of the manifest that stands began."""
     row = connection.execute("SELECT began FROM record WHERE object_id = ?", (object_id,)).fetchone()
+    return Revision(row[0] if row else 0)
+
+
+def changed_at(connection: sqlite3.Connection, object_id: ObjectId) -> Revision:
+    """The revision of an object's last change."""
+    row = connection.execute("SELECT revision FROM record WHERE object_id = ?", (object_id,)).fetchone()
     return Revision(row[0] if row else 0)
 
 

@@ -52,9 +52,13 @@ def _later(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else max(one, other)
 
 
-def decide_publish(current: Record | None, command: Publish, retired: Revision = NO_REVISION) -> Decision:
+def decide_publish(
+    current: Record | None, command: Publish, retired: Revision = NO_REVISION, changed: Revision = NO_REVISION
+) -> Decision:
     """Decide a publish against the object's record at its place in the log.
 
+    `changed`: the revision of the record's last change. A private object is made public only by one who saw it so:
+    neither by a publisher that began before, nor by an old entry of one that somebody appends again.
     `retired`: the revision up to which all shards had been moved when layouts were last retired. Whoever began before
     it may have put shards, or reused some, where nobody looks any more.
     """
@@ -70,14 +74,14 @@ def decide_publish(current: Record | None, command: Publish, retired: Revision =
     stands = replace(
         current,
         policy=new.policy,
-        private=new.private,
+        private=new.private or (current.private and command.began < changed),
         sealed_name=new.sealed_name if new.salt == current.salt else current.sealed_name,
         expires=_later(current.expires, new.expires),
     )
     verdict = Verdict.APPLIED
     if current.manifest_id != new.manifest_id:
         if command.against == current.manifest_id:
-            stands = replace(new, published=current.published, expires=stands.expires)
+            stands = replace(new, published=current.published, expires=stands.expires, private=stands.private)
         else:
             verdict = Verdict.MERGED
     if stands == current:

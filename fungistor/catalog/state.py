@@ -36,6 +36,8 @@ from fungistor.catalog.rows import Counters, as_layout, layout_in, record_in
 from fungistor.catalog.rules import Decision, Verdict
 from fungistor.catalog.snapshot_rows import snapshots_in
 from fungistor.catalog.snapshots import Snapshot
+from fungistor.catalog.tenant_usage import recount
+from fungistor.catalog.tenant_view import TenantView
 from fungistor.errors import CorruptError
 from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision, SessionId
 
@@ -63,7 +65,7 @@ BATCH_BYTES = 4 << 20
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=7,
+    version=8,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -161,6 +163,7 @@ class State:
         self._path = path
         self._database = Database(path, SCHEMA, busy_timeout_s=busy_timeout_s)
         self.removal = RemovalView(self._database)
+        self.tenants = TenantView(self._database)
 
     # --- reading
 
@@ -336,7 +339,9 @@ class State:
         """
         with self._database.write() as connection:
             if _load(connection).applied < applied:
-                load(connection, chunks, identity, _FINGERPRINTED)
+                head = load(connection, chunks, identity, _FINGERPRINTED)
+                if "usage" not in dict(head.tables):
+                    recount(connection)
 
     def close(self) -> None:
         """Close the file."""
@@ -440,6 +445,7 @@ def _load(connection: sqlite3.Connection) -> Counters:
 
 
 def _save(connection: sqlite3.Connection, counters: Counters) -> None:
+    counters.ledger.save(connection)
     connection.execute(
         "UPDATE progress SET position = ?, applied = ?, revision = ?, objects = ?, highest_member = ?, stopped = ?",
         (

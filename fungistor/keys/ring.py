@@ -132,6 +132,16 @@ class NodeKeys:
         if any(len(secret) != KEY_BYTES for secret in secrets):
             raise ValueError(f"each key of a node has {KEY_BYTES} bytes")
 
+    def tenant_key(self, tenant: TenantNumber) -> bytes:
+        """A tenant's key. Raises: DeniedError where this node was not given it."""
+        key = self.tenant_keys.get(tenant)
+        if key is None:
+            raise DeniedError(
+                f"this node does not hold the key of tenant {tenant}",
+                hint="`fungistor tenant hold` takes it, where the root key is",
+            )
+        return key
+
     @property
     def issuer(self) -> bytes:
         """The 32-byte Ed25519 public key that commands of this node name as their issuer."""

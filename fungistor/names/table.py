@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from fungistor.dag.cid import CID, LIBP2P_KEY
 from fungistor.errors import ConflictError, InvalidError
+from fungistor.ids import OWN_TENANT, TenantNumber
 from fungistor.names.record import Record, parse
 
 HISTORY_MAX = 64
@@ -28,11 +29,13 @@ CREATE TABLE IF NOT EXISTS records (
 ) WITHOUT ROWID
 """
 _SCHEMA_OWN = """
-CREATE TABLE IF NOT EXISTS own (
+CREATE TABLE IF NOT EXISTS own_names (
     name_id BLOB PRIMARY KEY,
-    alias TEXT NOT NULL UNIQUE,
+    tenant INTEGER NOT NULL,
+    alias TEXT NOT NULL,
     name BLOB NOT NULL,
-    renew_s REAL NOT NULL
+    renew_s REAL NOT NULL,
+    UNIQUE (tenant, alias)
 ) WITHOUT ROWID
 """
 
@@ -40,12 +43,15 @@ CREATE TABLE IF NOT EXISTS own (
 class NameTable:
     """One SQLite file, shared by the commands that write and the gateway workers that read.
 
+    Its names of the network's own are those of one tenant; of others' only their records are found, by key.
+
     Every use opens the file for itself: names are asked for far less often than blocks, a worker's threads share no
     connection, and a table that a later command creates is seen.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, tenant: TenantNumber = OWN_TENANT) -> None:
         self._path = path
+        self._tenant = tenant
 
     def put(self, record: Record, now_s: float) -> bool:
         """Keep a verified record durably; False where the very same is held already.
@@ -94,10 +100,13 @@ class NameTable:
                     return  # another process of this home was ahead
                 raise _overtaken(held, record.sequence)
             connection.execute("DELETE FROM records WHERE name = ?", (record.name.multihash,))
-            connection.execute("DELETE FROM own WHERE alias = ? AND name_id != ?", (alias, name_id))
+            connection.execute(
+                "DELETE FROM own_names WHERE tenant = ? AND alias = ? AND name_id != ?", (self._tenant, alias, name_id)
+            )
             self._forget_key(connection, name_id, unless=record.name)
             connection.execute(
-                "INSERT OR REPLACE INTO own VALUES (?, ?, ?, ?)", (name_id, alias, record.name.multihash, renew_s)
+                "INSERT OR REPLACE INTO own_names VALUES (?, ?, ?, ?, ?)",
+                (name_id, self._tenant, alias, record.name.multihash, renew_s),
             )
             _insert(connection, record, now_s)
             connection.execute("COMMIT")
@@ -107,7 +116,7 @@ class NameTable:
         if not os.path.exists(self._path):
             return None
         with self._open() as connection:
-            row = connection.execute("SELECT name FROM own WHERE name_id = ?", (name_id,)).fetchone()
+            row = connection.execute("SELECT name FROM own_names WHERE name_id = ?", (name_id,)).fetchone()
             return None if row is None else self._newest(connection, CID(1, LIBP2P_KEY, row[0]))
 
     def drop_own(self, name_id: bytes) -> None:
@@ -117,7 +126,7 @@ class NameTable:
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             self._forget_key(connection, name_id, unless=None)
-            connection.execute("DELETE FROM own WHERE name_id = ?", (name_id,))
+            connection.execute("DELETE FROM own_names WHERE name_id = ?", (name_id,))
             connection.execute("COMMIT")
 
     def own_due(self, now_s: float) -> list[bytes]:
@@ -125,7 +134,8 @@ class NameTable:
         if not os.path.exists(self._path):
             return []
         with self._open() as connection:
-            return [row[0] for row in connection.execute("SELECT name_id FROM own WHERE renew_s <= ?", (now_s,))]
+            query = "SELECT name_id FROM own_names WHERE tenant = ? AND renew_s <= ?"
+            return [row[0] for row in connection.execute(query, (self._tenant, now_s))]
 
     def check_free(self, key: CID, sequence: int) -> None:
         """Raises: ConflictError where a record of a later sequence was imported for a key of the network's own."""
@@ -141,7 +151,8 @@ class NameTable:
         if not os.path.exists(self._path):
             return None
         with self._open() as connection:
-            row = connection.execute("SELECT name FROM own WHERE alias = ?", (alias,)).fetchone()
+            query = "SELECT name FROM own_names WHERE tenant = ? AND alias = ?"
+            row = connection.execute(query, (self._tenant, alias)).fetchone()
         return None if row is None else CID(1, LIBP2P_KEY, row[0])
 
     def aliases(self) -> dict[CID, str]:
@@ -150,12 +161,15 @@ class NameTable:
             return {}
         with self._open() as connection:
             return {
-                CID(1, LIBP2P_KEY, name): alias for name, alias in connection.execute("SELECT name, alias FROM own")
+                CID(1, LIBP2P_KEY, name): alias
+                for name, alias in connection.execute(
+                    "SELECT name, alias FROM own_names WHERE tenant = ?", (self._tenant,)
+                )
             }
 
     def _forget_key(self, connection: sqlite3.Connection, name_id: bytes, unless: CID | None) -> None:
         """Drop the record under the key that the name had."""
-        row = connection.execute("SELECT name FROM own WHERE name_id = ?", (name_id,)).fetchone()
+        row = connection.execute("SELECT name FROM own_names WHERE name_id = ?", (name_id,)).fetchone()
         if row is not None and (unless is None or row[0] != unless.multihash):
             connection.execute("DELETE FROM records WHERE name = ?", (row[0],))
 
@@ -181,11 +195,13 @@ class NameTable:
         return [(parse(name, encoded), imported_s) for encoded, imported_s in rows]
 
     def all(self) -> list[Record]:
-        """Return the newest record of every name."""
+        """Return the newest record of every name, but for those of other tenants."""
         if not os.path.exists(self._path):
             return []
         with self._open() as connection:
-            names = [row[0] for row in connection.execute("SELECT DISTINCT name FROM records ORDER BY name")]
+            others = "SELECT name FROM own_names WHERE tenant != ?"
+            query = f"SELECT DISTINCT name FROM records WHERE name NOT IN ({others}) ORDER BY name"  # noqa: S608
+            names = [row[0] for row in connection.execute(query, (self._tenant,))]
             found = [self._newest(connection, CID(1, LIBP2P_KEY, name)) for name in names]
         return [record for record in found if record is not None]
 
@@ -204,10 +220,23 @@ class NameTable:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
             connection.execute(_SCHEMA)
-            connection.execute(_SCHEMA_OWN)
+            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'own_names'").fetchone():
+                _lay_out_own(connection)
             yield connection
         finally:
             connection.close()
+
+
+def _lay_out_own(connection: sqlite3.Connection) -> None:
+    """Make the table of own names; of an earlier program's table all are the network's own tenant's."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_SCHEMA_OWN)
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'own'").fetchone():
+        connection.execute(
+            "INSERT OR IGNORE INTO own_names SELECT name_id, ?, alias, name, renew_s FROM own", (OWN_TENANT,)
+        )
+        connection.execute("DROP TABLE own")
+    connection.execute("COMMIT")
 
 
 def _insert(connection: sqlite3.Connection, record: Record, now_s: float) -> None:
@@ -218,7 +247,7 @@ def _insert(connection: sqlite3.Connection, record: Record, now_s: float) -> Non
 
 
 def _alias(connection: sqlite3.Connection, key: CID) -> str | None:
-    row = connection.execute("SELECT alias FROM own WHERE name = ?", (key.multihash,)).fetchone()
+    row = connection.execute("SELECT alias FROM own_names WHERE name = ?", (key.multihash,)).fetchone()
     return None if row is None else str(row[0])
 
 

@@ -11,7 +11,7 @@ from fungistor.catalog.commands import Publish, kind_of
 from fungistor.catalog.issuers import issuer_id
 from fungistor.catalog.record import Record
 from fungistor.errors import FungiStorError
-from fungistor.ids import ObjectId
+from fungistor.ids import ObjectId, TenantNumber
 from fungistor.keys.ring import NodeKeys, unwrap
 from fungistor.keys.store import KeyStore
 from fungistor.objects.naming import ObjectName, open_name
@@ -34,6 +34,8 @@ class LogLine:
     cid: str | None
     name: str | None
     session: str
+    tenant: int | None = None
+    """Whose object, name, quota or token it is about."""
 
     def to_json(self) -> Json:
         """The keys of `--json`."""
@@ -48,17 +50,21 @@ class Audit:
         self._keys = keys
         self._table = table
 
-    def lines(self, after: int = 0) -> Iterator[LogLine]:
-        """Commands of the entries behind number `after`, in their order, as far as the log still has them."""
+    def lines(self, after: int = 0, tenant: TenantNumber | None = None) -> Iterator[LogLine]:
+        """Commands of the entries behind number `after`, in their order, as far as the log still has them; with a
+        `tenant` those about it alone."""
         names = {issuer.id: issuer.name for issuer in self._catalog.issuers()}
         if (authority := self._catalog.authority()) is not None:
             names[issuer_id(authority)] = "root key"
         for logged in self._catalog.logged(after):
-            yield self._line(logged, names)
+            line = self._line(logged, names)
+            if tenant is None or line.tenant == tenant:
+                yield line
 
     def _line(self, logged: LoggedCommand, names: dict[bytes, str]) -> LogLine:
         command, outcome, issuer = logged.command, logged.outcome, logged.issuer
-        named = self._named(logged)
+        record = self._record(logged)
+        named = None if record is None else self._named(record)
         return LogLine(
             number=logged.number,
             when=logged.when,
@@ -72,17 +78,19 @@ class Audit:
             cid=None if named is None else str(named.cid),
             name=None if named is None else named.name,
             session=command.session.hex(),
+            tenant=getattr(command.body, "tenant", None) if record is None else record.tenant,
         )
 
-    def _named(self, logged: LoggedCommand) -> ObjectName | None:
+    def _record(self, logged: LoggedCommand) -> Record | None:
+        """The record that a command is about, as it says or as it stands."""
         body = logged.command.body
-        record: Record | None
         if isinstance(body, Publish):
-            record = body.record
-        else:
-            object_id: ObjectId | None = getattr(body, "object_id", None)
-            record = None if object_id is None else self._catalog.record(object_id)
-        if record is None or record.tenant not in self._keys.tenant_keys:
+            return body.record
+        object_id: ObjectId | None = getattr(body, "object_id", None)
+        return None if object_id is None else self._catalog.record(object_id)
+
+    def _named(self, record: Record) -> ObjectName | None:
+        if record.tenant not in self._keys.tenant_keys:
             return None
         try:
             wrapped = self._table.get(record.key_id)

@@ -31,4 +31,4 @@ def open_names(home: Home, environment: Mapping[str, str]) -> Resolver:
 
 def own_names(home: Home, catalog: Catalog, keys: NodeKeys, key_table: Keys, tenant: TenantNumber) -> OwnNames:
     """Join a tenant's names to the table that the gateway's workers read."""
-    return OwnNames(catalog, keys, key_table, NameTable(home.name_table), tenant)
+    return OwnNames(catalog, keys, key_table, NameTable(home.name_table, tenant), tenant)

@@ -32,14 +32,16 @@ from fungistor.node.members import member_specs, placement_tables, pool_members
 from fungistor.node.names import own_names
 from fungistor.node.pool_file import PoolMember
 from fungistor.node.snapshots import Snapshots, Taken
+from fungistor.objects.access import Reader
 from fungistor.objects.content import Content
 from fungistor.objects.export import Exporter
 from fungistor.objects.export_car import CarExporter, check_out
 from fungistor.objects.import_car import CarImporter
 from fungistor.objects.known import KnownBlocks
 from fungistor.objects.manifest_health import survives, survives_at_least
-from fungistor.objects.manifest_reader import StripeListReader
+from fungistor.objects.manifest_reader import ManifestReader, StripeListReader
 from fungistor.objects.mend import Mender
+from fungistor.objects.names import OwnNames
 from fungistor.objects.owed import Payer
 from fungistor.objects.paths import parse_cid_path
 from fungistor.objects.patience import Patience
@@ -71,8 +73,6 @@ from fungistor.pool.pool import Pool
 from fungistor.repair.mover import Mover
 from fungistor.repair.pace import Pace
 from fungistor.repair.tour import Tour
-
-TENANT = TenantNumber(0)
 
 UNIXFS_CODECS = (RAW, DAG_PB)
 """Blocks of other codecs may be in an imported DAG. They are no files, and are given as they are."""
@@ -113,6 +113,8 @@ class Parts:
     content: Content
     threads: ReadThreads
     on_corrupt: OnCorrupt
+    tenant: TenantNumber
+    """For whom is published, and whose private objects are read."""
     sync: bool
     snapshots: Snapshots
     cache: Cache | None = None
@@ -130,13 +132,15 @@ class Network:
         self.catalog = parts.catalog
         self.content = parts.content
         self.cache = parts.cache
-        self.names = own_names(parts.home, parts.catalog, parts.keys, parts.key_table, TENANT)
+        self.tenant = parts.tenant
+        self._names: dict[TenantNumber, OwnNames] = {}
         self._payer = Payer(parts.catalog, parts.pool, self._stripe_list, self._mender)
         ports = PublishPorts(
             store=parts.pool,
             catalog=parts.catalog,
             keys=parts.keys,
             key_table=parts.key_table,
+            tenant=parts.tenant,
             known=self._known,
             current=self._current,
             mend=self._payer.mend_whole,
@@ -148,7 +152,18 @@ class Network:
         self._layout = 0
         self._placed = self._place()
         self._publisher = Publisher(ports)
-        self._car_importer = CarImporter(ports, self.content.find)
+        self._car_importer = CarImporter(ports, lambda cid: self.content.find(cid, parts.tenant))
+
+    @property
+    def names(self) -> OwnNames:
+        """The tenant's names."""
+        return self._names_of(self.tenant)
+
+    def _names_of(self, tenant: TenantNumber) -> OwnNames:
+        if tenant not in self._names:
+            parts = self._parts
+            self._names[tenant] = own_names(parts.home, parts.catalog, parts.keys, parts.key_table, tenant)
+        return self._names[tenant]
 
     def members(self) -> tuple[PoolMember, ...]:
         """The members as the pool file has them."""
@@ -200,18 +215,26 @@ class Network:
         return self._publisher.publish(paths, options, progress)
 
     def car_import(
-        self, paths: Sequence[str], partial: bool = False, progress: Progress = no_progress
+        self,
+        paths: Sequence[str],
+        partial: bool = False,
+        progress: Progress = no_progress,
+        *,
+        private: bool | None = None,
     ) -> Iterator[CarRoot]:
         """Import CAR files; one result a root, as it is acknowledged."""
         self.catalog.check_writable()
         self.content.catch_up_index(time.monotonic() + INDEX_WAIT_S)
-        for root in self._car_importer.run(paths, partial=partial, progress=progress):
+        for root in self._car_importer.run(paths, partial=partial, private=private, progress=progress):
             yield root
             # Of the next root, what it shares with this one is found where it lies.
             self.content.catch_up_index(time.monotonic() + INDEX_WAIT_S)
 
     def _known(self) -> KnownBlocks:
-        return KnownBlocks(self._parts.index, self._parts.keys.network_key, self.content.manifest, self._parts.pool)
+        def open_manifest(identity: ObjectId) -> ManifestReader | None:
+            return self.content.manifest(identity, self.tenant)
+
+        return KnownBlocks(self._parts.index, self._parts.keys.network_key, open_manifest, self._parts.pool)
 
     def _current(self, identity: ObjectId) -> Record | None:
         self.catalog.catch_up()
@@ -228,7 +251,7 @@ class Network:
     @contextlib.contextmanager
     def _open(self, text: str) -> Iterator[tuple[BlockSource, CID]]:
         path = parse_cid_path(text)
-        with self.content.open(path.cid) as source:
+        with self.content.open(path.cid, Reader(self.tenant)) as source:
             yield source, resolve(source, path.cid, path.segments).cid
 
     def get(
@@ -304,7 +327,7 @@ class Network:
 
     def _content_bytes(self, source: BlockSource, cid: CID) -> int | None:
         """How many bytes `get` will write, where that is known without a walk."""
-        record = self.catalog.record(object_id(self._parts.keys.network_key, TENANT, cid.codec, cid.multihash))
+        record = self.catalog.record(self._identity(cid))
         if record is not None:
             return record.sizes.size
         info = self._entry_info(source, cid)
@@ -316,13 +339,18 @@ class Network:
         """What is known of a CID without asking members."""
         with self._open(cid_path) as (source, cid):
             kind, size = self._kind_and_size(source, cid)
-        record = self.catalog.record(object_id(self._parts.keys.network_key, TENANT, cid.codec, cid.multihash))
+        record = self.catalog.record(self._identity(cid))
         if record is None:
             return StatReport(str(cid), kind, size, None, None, None, None, None)
         sizes = record.sizes
         manifest = self.content.manifest_of(record)
         held = survives(self._parts.pool, manifest.all_slots(), self._down(), record)
-        return StatReport(str(cid), kind, sizes.size, sizes.sealed, sizes.stored, sizes.stripes, record.policy, held)
+        return StatReport(
+            str(cid), kind, sizes.size, sizes.sealed, sizes.stored, sizes.stripes, record.policy, held, record.private
+        )
+
+    def _identity(self, cid: CID) -> ObjectId:
+        return object_id(self._parts.keys.network_key, self.tenant, cid.codec, cid.multihash)
 
     def _kind_and_size(self, source: BlockSource, cid: CID) -> tuple[EntryType, int]:
         if cid.codec not in UNIXFS_CODECS:
@@ -331,20 +359,35 @@ class Network:
         return info.type, info.size
 
     def objects(self) -> Iterator[ObjectLine]:
-        """Every object, in no particular order."""
+        """Every object of the tenant, in no particular order."""
         self.catalog.catch_up()
         down = self._down()
-        for record in self.catalog.records():
+        for record in self._records():
             name = self.content.name_of(record)
             sizes = record.sizes
             yield ObjectLine(
-                str(name.cid), name.name, sizes.size, sizes.stored, self._held(record, down), record.published
+                str(name.cid),
+                name.name,
+                sizes.size,
+                sizes.stored,
+                self._held(record, down),
+                record.published,
+                record.private,
             )
 
-    def verify(self, cid: str | None, progress: Progress = no_progress) -> Iterator[VerifyReport]:
-        """Read and check every shard of one object, or of all."""
+    def _records(self) -> Iterator[Record]:
+        return (record for record in self.catalog.records() if record.tenant == self.tenant)
+
+    def verify(
+        self, cid: str | None, progress: Progress = no_progress, *, every: bool = False
+    ) -> Iterator[VerifyReport]:
+        """Read and check every shard of one object, of all of the tenant, or of `every` tenant's: it takes no keys."""
         self.catalog.catch_up()
-        records: Iterator[Record] = self.catalog.records() if cid is None else iter([self._record_of(cid)])
+        records: Iterator[Record]
+        if cid is not None:
+            records = iter([self._record_of(cid)])
+        else:
+            records = self.catalog.records() if every else self._records()
         for record in records:
             yield self._verify(record, progress)
 
@@ -352,21 +395,26 @@ class Network:
         path = parse_cid_path(text)
         if path.segments:
             raise InvalidError("objects are verified whole", hint=f"`fungistor verify {path.cid}`")
-        identity = object_id(self._parts.keys.network_key, TENANT, path.cid.codec, path.cid.multihash)
-        record = self.catalog.record(identity)
+        record = self.catalog.record(self._identity(path.cid))
         if record is None:
             raise NotFoundError(f"no object has the root {path.cid}", hint="`fungistor objects` lists them")
         return record
 
+    def _shown(self, record: Record) -> str:
+        """What an object is called in a report: of a tenant whose key is not held here, nobody knows its CID."""
+        if record.tenant not in self._parts.keys.tenant_keys:
+            return f"object {record.object_id.hex()[:16]} of tenant {record.tenant}"
+        return str(self.content.name_of(record).cid)
+
     def _verify(self, record: Record, progress: Progress) -> VerifyReport:
-        name = self.content.name_of(record)
+        shown = self._shown(record)
         done = 0
 
         def counted(slots: Iterator[Slot]) -> Iterator[Slot]:
             nonlocal done
             for slot in slots:
                 done += (slot.k + slot.m) * slot.shard_bytes
-                progress(done, record.sizes.stored, str(name.cid))
+                progress(done, record.sizes.stored, shown)
                 yield slot
 
         verifier = Verifier(self._parts.pool)
@@ -377,7 +425,7 @@ class Network:
             tally = verifier.verify([decode_root(record.manifest, record.salt).slot])
             tally.survives = min(tally.survives, -1)
         return VerifyReport(
-            str(name.cid), tally.shards, tally.good, tally.missing, tally.corrupt,
+            shown, tally.shards, tally.good, tally.missing, tally.corrupt,
             readable=tally.survives >= 0, survives=max(tally.survives, 0), by_member=tally.describe(),
         )  # fmt: skip
 
@@ -504,7 +552,7 @@ class Network:
 
     def cached_spans(self, text: str) -> Iterator[bytes]:
         """The keys under which a cache keeps the blocks of an object, or of the one block that `text` names."""
-        located = self.content.locate(parse_cid_path(text).cid)
+        located = self.content.locate(parse_cid_path(text).cid, Reader(self.tenant))
         manifest = located.manifest
         stored = manifest.stored() if located.entry is manifest.root_entry else iter([(b"", located.entry)])
         for _, entry in stored:
@@ -546,6 +594,18 @@ class Network:
         """Take a snapshot of the catalog where one is due."""
         if self._parts.snapshots.is_due(self.catalog):
             self.snapshot()
+
+    def follow_names(self) -> bool:
+        """Take up what changed in the names of every tenant that this node holds, and sign again what is due."""
+        failed: FungiStorError | None = None
+        for tenant in self._parts.keys.tenant_keys:
+            try:
+                self._names_of(tenant).follow()
+            except FungiStorError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return False
 
     def catch_up_index(self) -> bool:
         """Follow the catalog with state and block index. False: there is nothing more to do now."""

@@ -12,7 +12,7 @@ from fungistor.catalog.record import Record
 from fungistor.catalog.removal import Keep
 from fungistor.dag.cid import CID
 from fungistor.errors import ConflictError, FungiStorError, InvalidError
-from fungistor.ids import ObjectId, TenantNumber
+from fungistor.ids import ObjectId
 from fungistor.keys.ring import object_id
 from fungistor.node.config import load_config
 from fungistor.node.network import Parts
@@ -23,8 +23,6 @@ from fungistor.objects.paths import parse_cid_path
 from fungistor.objects.repack import Repacker
 from fungistor.objects.results import Collected, KeptLine, Progress, Unpublished, no_progress
 from fungistor.objects.unpublish import RemovalPorts, Remover, drop_gone
-
-TENANT = TenantNumber(0)
 
 
 class Removal:
@@ -56,7 +54,7 @@ class Removal:
         catalog.catch_up()
         for kept in catalog.removal.all_kept():
             record = catalog.record(kept.object_id)
-            if record is not None:
+            if record is not None and record.tenant == self._parts.tenant:
                 name = self._parts.content.name_of(record)
                 yield KeptLine(str(name.cid), name.name, kept.pinned, kept.locked or None)
 
@@ -113,7 +111,7 @@ class Removal:
         path = parse_cid_path(text)
         if path.segments:
             raise InvalidError("objects are taken back whole", hint=f"`fungistor unpublish {path.cid}`")
-        return path.cid, object_id(self._parts.keys.network_key, TENANT, path.cid.codec, path.cid.multihash)
+        return path.cid, object_id(self._parts.keys.network_key, self._parts.tenant, path.cid.codec, path.cid.multihash)
 
     def _drop_cached(self, spans: Iterable[bytes]) -> None:
         home = self._parts.home

@@ -453,7 +453,7 @@ class _Up:
 
     def _names(self) -> bool:
         assert self.network is not None
-        return self.network.names.follow()
+        return self.network.follow_names()
 
     def _expire(self) -> bool:
         assert self.network is not None

@@ -17,10 +17,11 @@ from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.state import State
 from fungistor.coding.manifest import Slot
 from fungistor.errors import FungiStorError, NotFoundError
-from fungistor.ids import StripeId
-from fungistor.keys.files import load_node_keys
+from fungistor.ids import OWN_TENANT, StripeId
+from fungistor.keys.held import held_node_keys
 from fungistor.keys.ring import NodeKeys
 from fungistor.keys.store import KeyStore
+from fungistor.node.acting import Acting
 from fungistor.node.allocator import keep_freed_memory
 from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
@@ -45,9 +46,10 @@ def open_offline() -> OfflineNetwork:
     return OfflineNetwork(sys.stdin.buffer)
 
 
-def open_network(home: Home | str, *, cached: bool = False) -> Network:
+def open_network(home: Home | str, *, cached: bool = False, acting: Acting | None = None) -> Network:
     """Join everything that a command, a gateway worker or `up` itself needs. Close it after use.
 
+    `acting`: for whom; else for the network's own tenant.
     `cached`: what is read is kept in the home's cache and in memory, and read from there. For gateways: a command that
     says whether an object can be had must ask the members.
 
@@ -58,7 +60,7 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
     home = home if isinstance(home, Home) else Home(os.path.abspath(home))
     running = home.running()
     sync = running.sync if running is not None else True
-    keys = load_node_keys(os.path.join(home.keys, "node.key"))
+    keys = held_node_keys(os.path.join(home.keys, "node.key"))
     config = load_config(home)
     key_table = open_keys(home, config, keys.network_key, sync=sync)
     catalog = _catalog(home, config, keys, key_table, sync=sync)
@@ -67,13 +69,14 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
     catalog.catch_up()
     members = pool_members(home, config)
     newest = catalog.layout()
-    if config.pool is not None:
-        try:
+    try:
+        tenant = OWN_TENANT if acting is None else acting.tenant(catalog, keys)
+        if config.pool is not None:
             check_known(members, newest, config.pool)
-        except FungiStorError:
-            for opened in (catalog, index, key_table):
-                opened.close()
-            raise
+    except FungiStorError:
+        for opened in (catalog, index, key_table):
+            opened.close()
+        raise
     specs, numbers = member_specs(members, newest, keys)
     pool = Pool(specs, placement_tables(catalog.layouts()), here=config.here)
     if hints := last_states(home, numbers):
@@ -95,6 +98,7 @@ def open_network(home: Home | str, *, cached: bool = False) -> Network:
             content,
             threads,
             corrupt_seen,
+            tenant,
             sync,
             open_snapshots(home, config, keys),
             cache,
@@ -114,7 +118,7 @@ def open_catalog(home: Home) -> Iterator[tuple[Catalog, NodeKeys, KeyStore]]:
         raise NotFoundError(f"there is no network in {home.root} yet", hint="`fungistor up` begins one")
     running = home.running()
     sync = running is None or running.sync
-    keys = load_node_keys(os.path.join(home.keys, "node.key"))
+    keys = held_node_keys(os.path.join(home.keys, "node.key"))
     config = load_config(home)
     with (
         contextlib.closing(open_keys(home, config, keys.network_key, sync=sync)) as key_table,

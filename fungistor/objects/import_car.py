@@ -37,6 +37,7 @@ from fungistor.objects.car_walk import (
     survey,
 )
 from fungistor.objects.lease import Lease
+from fungistor.objects.quota import Quota
 from fungistor.objects.results import CarRoot, Progress, no_progress
 from fungistor.objects.scan import shown
 from fungistor.objects.sealer import BATCH_BYTES, BATCH_CHUNKS_MAX
@@ -56,13 +57,21 @@ IMPORTED = 255
 
 
 class CarImporter:
-    """Imports for the network's own tenant. `held` finds blocks that the network has already."""
+    """Imports for one tenant. `held` finds blocks that it has already."""
 
     def __init__(self, ports: PublishPorts, held: Held) -> None:
         self._ports = ports
+        self._quota = Quota(ports.catalog, ports.keys.network_key, ports.tenant)
         self._held = held
 
-    def run(self, paths: Sequence[str], *, partial: bool, progress: Progress = no_progress) -> Iterator[CarRoot]:
+    def run(
+        self,
+        paths: Sequence[str],
+        *,
+        partial: bool,
+        private: bool | None = None,
+        progress: Progress = no_progress,
+    ) -> Iterator[CarRoot]:
         """Import files together: a DAG may be spread over them. One result a root, as it is acknowledged.
 
         With `partial` a root may lack blocks that neither the files nor the network have.
@@ -73,13 +82,13 @@ class CarImporter:
             UnavailableError: members cannot be had now.
         """
         try:
-            yield from self._run(paths, partial, progress)
+            yield from self._run(paths, partial, private, progress)
         except sqlite3.OperationalError as error:
             raise FailedError(
                 f"scratch files of the import cannot be written: {error}", hint="make room where the home's journal is"
             ) from error
 
-    def _run(self, paths: Sequence[str], partial: bool, progress: Progress) -> Iterator[CarRoot]:
+    def _run(self, paths: Sequence[str], partial: bool, private: bool | None, progress: Progress) -> Iterator[CarRoot]:
         if list(paths).count("-") > 1:
             raise InvalidError("`-` is the standard input: it can be imported once")
         # A session of its own for the scratch files: it never writes a stripe.
@@ -99,12 +108,14 @@ class CarImporter:
             with Lease(self._ports.catalog, self._ports.draw) as lease:
                 for found in surveys:
                     name = roots[found.root] if len(roots) == 1 else ""
-                    work = _Import(index, walker, found, name, left_out, progress)
+                    work = _Import(index, walker, found, name, left_out, progress, private)
                     yield self._store(lease, work, last=found is surveys[-1])
 
     def _store(self, lease: Lease, work: _Import, *, last: bool) -> CarRoot:
         started = time.monotonic()
         ports, found = self._ports, work.found
+        if self._quota.is_bounded:
+            self._quota.check(found.size, lambda: found.root)
         with (
             Session(
                 ports.journal,
@@ -112,7 +123,7 @@ class CarImporter:
                 ports.draw,
                 ids=lease,
                 sync=ports.sync,
-                source=source_of(["car", str(found.root)]),
+                source=source_of(["car", str(found.root)], ports.tenant),
             ) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
             lease.counting(session),
@@ -124,7 +135,14 @@ class CarImporter:
                 work.seal(spool, storing)
             committed = storing.commit(
                 ObjectFacts(
-                    found.root, found.size, work.name, "default", IMPORTED, keep_name=True, partial=found.missing > 0
+                    found.root,
+                    found.size,
+                    work.name,
+                    "default",
+                    IMPORTED,
+                    keep_name=True,
+                    partial=found.missing > 0,
+                    private=work.private,
                 ),
                 last=last,
             )
@@ -141,6 +159,7 @@ class _Import:
     name: str
     left_out: int
     progress: Progress
+    private: bool | None
 
     def keep_inline(self, spool: Spool) -> None:
         """Put all of a small DAG into its block map."""

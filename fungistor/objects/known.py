@@ -25,6 +25,8 @@ from fungistor.objects.spool import EntryTable, StoredBlock
 from fungistor.objects.upload_journal import LeftUpload
 
 HOLDERS_TRIED_MAX = 4
+HOLDERS_LOOKED_AT = 64
+"""Some may be other tenants', which are passed over."""
 
 ABSORB_HITS_MIN = 1024
 ABSORB_BLOCKS_A_HIT = 64
@@ -34,7 +36,7 @@ A sharded folder lies in the map in the order of its names' hashes: 200,000 file
 minutes, reading the whole map takes seconds."""
 
 OpenManifest = Callable[[ObjectId], ManifestReader | None]
-"""Open an object's manifest, None where there is no such object."""
+"""Open an object's manifest, None where the tenant has no such object."""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ class KnownBlocks:
             if self._left is not None:
                 self._find_left(multihashes, slots, found)
             hashes = {block_hash(self._network_key, mh): mh for mh in multihashes if mh not in found}
-            holders = self._index.holders_of(list(hashes), HOLDERS_TRIED_MAX)
+            holders = self._index.holders_of(list(hashes), HOLDERS_LOOKED_AT)
             # In the order of the block maps, so that each of their pages is opened once.
             for key, tried in sorted(holders.items(), key=lambda at: at[1]):
                 block = self._first(hashes[key], tried, open_manifest, slots)
@@ -113,16 +115,22 @@ class KnownBlocks:
     def _first(
         self, multihash: bytes, holders: list[Holder], open_manifest: OpenManifest, slots: itertools.count[int]
     ) -> StoredBlock | None:
+        tried = 0
         for holder in holders:
             # A holder that cannot be read now is no reason to fail: the block is stored again.
             with contextlib.suppress(FungiStorError):
                 manifest = open_manifest(holder.object_id)
-                entry = manifest.entry_at(holder.node, holder.position, multihash) if manifest is not None else None
+                if manifest is None:
+                    continue
+                tried += 1
+                entry = manifest.entry_at(holder.node, holder.position, multihash)
                 if isinstance(entry, Stored):
                     found = self._reuse(holder.object_id, entry, open_manifest, slots)
                     if found is not None:
                         self._hits[holder.object_id] += 1
                         return found
+            if tried == HOLDERS_TRIED_MAX:
+                break
         return None
 
     def _reuse(

@@ -17,9 +17,11 @@ from fungistor.catalog.commands import Body, Command
 from fungistor.catalog.removal import EndSession, OpenSession
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import Outcome
-from fungistor.errors import ConflictError, DeniedError, FungiStorError
+from fungistor.errors import ConflictError, FungiStorError, NotPermittedError
 from fungistor.ids import Revision, SessionId
 from fungistor.objects.session import Draw, Session
+
+DENIED_HINT = "`fungistor node list` tells who may what, `fungistor tenant show` what a quota is"
 
 COUNTERS_AT_FIRST = 256
 COUNTERS_A_TURN = 4096
@@ -110,7 +112,7 @@ class Lease:
         if outcome.verdict is Verdict.REFUSED:
             raise ConflictError(outcome.reason, hint="look at what is there now, and start the operation again")
         if outcome.verdict is Verdict.DENIED:
-            raise DeniedError(outcome.reason)
+            raise NotPermittedError(outcome.reason, hint=DENIED_HINT)
         return outcome
 
     def commit_all(self, bodies: Sequence[Body], *, last: bool = False) -> list[Outcome]:

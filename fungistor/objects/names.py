@@ -319,7 +319,7 @@ class OwnNames:
         return unwrap(self._tenant_key(), wrapped, what="key of a name")
 
     def _tenant_key(self) -> bytes:
-        return self._keys.tenant_keys[self._tenant]
+        return self._keys.tenant_key(self._tenant)
 
 
 def _past(name_key: bytes, value: NameValue) -> Past:

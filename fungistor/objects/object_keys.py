@@ -40,14 +40,14 @@ class ObjectKeys:
     def draw(self, salt: bytes, tenant: TenantNumber) -> tuple[bytes, tuple[ObjectId, TenantNumber, bytes]]:
         """A new key, and its row for the table, where the open session protects it until a record names it."""
         key = os.urandom(KEY_BYTES)
-        return key, (ObjectId(salt), tenant, wrap(self._ports.keys.tenant_keys[tenant], key))
+        return key, (ObjectId(salt), tenant, wrap(self._ports.keys.tenant_key(tenant), key))
 
     def of(self, record: Record) -> bytes:
         """An object's key. Raises: ConflictError: it was dropped."""
         wrapped = self._ports.key_table.get(record.key_id)
         if wrapped is None:
             raise ConflictError("the object was unpublished meanwhile", hint="publish it again")
-        return unwrap(self._ports.keys.tenant_keys[record.tenant], wrapped)
+        return unwrap(self._ports.keys.tenant_key(record.tenant), wrapped)
 
     def named(self, record: Record | None) -> ObjectName | None:
         """What an object is known by."""

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from fungistor.dag.cid import CID
 from fungistor.dag.profiles import PROFILES, Profile
 from fungistor.errors import FungiStorError, InvalidError, UnavailableError
 from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects.lease import Lease
 from fungistor.objects.patience import Patience
+from fungistor.objects.quota import Quota
 from fungistor.objects.reading import Reading, emit_to
 from fungistor.objects.results import Progress, PublishFailure, PublishOptions, PublishOutcome, no_progress
 from fungistor.objects.sealer import ChunkReader, Sealer
@@ -72,10 +74,11 @@ def _objects(paths: Sequence[str], options: PublishOptions) -> Iterator[tuple[li
 
 
 class Publisher:
-    """Publishes for the network's own tenant."""
+    """Publishes for one tenant."""
 
     def __init__(self, ports: PublishPorts) -> None:
         self.ports = ports
+        self.quota = Quota(ports.catalog, ports.keys.network_key, ports.tenant)
 
     def publish(
         self, paths: Sequence[str], options: PublishOptions, progress: Progress = no_progress
@@ -95,13 +98,23 @@ class Publisher:
 
     def publish_one(self, lease: Lease, read: Callable[[], Reading], *, again: bool, last: bool) -> PublishOutcome:
         """Publish one object; where what it reused was deleted meanwhile, once more from its beginning."""
+        reading = read()
+        if self.quota.is_bounded:
+            self._check_room(reading, read)
         try:
-            return _Publish(self.ports, lease, read(), last=last).run()
+            return _Publish(self.ports, lease, reading, last=last).run()
         except CondemnedError:
             if not again:
                 raise
         with Lease(self.ports.catalog, self.ports.draw) as fresh:
             return _Publish(self.ports, fresh, read(), last=True).run()
+
+    def _check_room(self, reading: Reading, read: Callable[[], Reading]) -> None:
+        size = reading.size_ahead(whole=True)
+        if size is None:
+            reading.meter = self.quota.meter()
+        else:
+            self.quota.check(size, lambda: CID.parse(read().hash_only().cid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +139,10 @@ class _Run:
     def results(self) -> Iterator[PublishOutcome | PublishFailure]:
         """One result each, as it is acknowledged."""
         ahead = 0
+        # Each object of a bounded tenant is looked at before anything of it is stored.
+        at_once = not self._publisher.quota.is_bounded
         while ahead < len(self._reads):
-            if len(self._reads) - ahead > 1 and self._unavailable is None:
+            if at_once and len(self._reads) - ahead > 1 and self._unavailable is None:
                 done = 0
                 for result in self._together(ahead):
                     done += 1
@@ -200,7 +215,12 @@ class _Publish:
         ports = self._ports
         with (
             Session(
-                ports.journal, ports.store, ports.draw, ids=self._lease, sync=ports.sync, source=self._reading.source()
+                ports.journal,
+                ports.store,
+                ports.draw,
+                ids=self._lease,
+                sync=ports.sync,
+                source=self._reading.source(ports.tenant),
             ) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
             self._lease.counting(session),

@@ -13,6 +13,7 @@ from fungistor.dag.block import Block
 from fungistor.dag.importer import Leaf
 from fungistor.dag.profiles import Profile
 from fungistor.errors import FungiStorError, InvalidError
+from fungistor.ids import TenantNumber
 from fungistor.objects.assemble import Assembled, Assembler, LookAhead
 from fungistor.objects.results import Progress, PublishOptions, PublishOutcome, no_progress
 from fungistor.objects.scan import Attributes, Enter, Event, Leave, ScanRules, scan, shown, total_size
@@ -47,12 +48,14 @@ class Reading:
         self._rules = ScanRules(options.hidden, options.preserve_mode, options.preserve_mtime)
         self._done_bytes = 0
         self._total: int | None = None
+        self.meter: Callable[[int], None] | None = None
+        """Told how many bytes were read so far; it may refuse more."""
 
-    def size_ahead(self) -> int | None:
-        """Bytes to read, None for the standard input. Counted whole only where somebody watches the progress."""
+    def size_ahead(self, *, whole: bool = False) -> int | None:
+        """Bytes to read, None for the standard input. Counted whole where asked, or where somebody watches progress."""
         if self._paths == ["-"]:
             return None
-        enough = ONE_THREAD_BYTES if self._progress is no_progress else None
+        enough = ONE_THREAD_BYTES if self._progress is no_progress and not whole else None
         total = sum(total_size(os.fsencode(path), self._rules, enough) for path in self._paths)
         self._total = total if enough is None else None
         return total
@@ -78,9 +81,9 @@ class Reading:
             skipped=len(assembled.skipped), revision=None, seconds=time.monotonic() - self.started,
         )  # fmt: skip
 
-    def source(self) -> str:
+    def source(self, tenant: TenantNumber) -> str:
         """What tells these paths from others, for one who publishes them again."""
-        return source_of([path if path == "-" else os.path.abspath(path) for path in self._paths])
+        return source_of([path if path == "-" else os.path.abspath(path) for path in self._paths], tenant)
 
     def name(self) -> str:
         """The object's name: the one given, else the path's last part."""
@@ -101,7 +104,15 @@ class Reading:
         lasts_s = self.options.expires_s
         expires = None if lasts_s is None else int(time.time()) + lasts_s
         code = PROFILE_CODES[self.profile.name]
-        return ObjectFacts(assembled.root, assembled.size, self.name(), self.options.policy, code, expires=expires)
+        return ObjectFacts(
+            assembled.root,
+            assembled.size,
+            self.name(),
+            self.options.policy,
+            code,
+            expires=expires,
+            private=self.options.private,
+        )
 
     def outcome(self, assembled: Assembled, committed: Committed) -> PublishOutcome:
         """What is told of it."""
@@ -138,6 +149,8 @@ class Reading:
 
     def _count(self, read: int) -> None:
         self._done_bytes += read
+        if self.meter is not None:
+            self.meter(self._done_bytes)
         self._progress(self._done_bytes, self._total, self.label)
 
 

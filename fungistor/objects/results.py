@@ -43,6 +43,8 @@ class PublishOptions:
     preserve_mtime: bool = False
     policy: str = "default"
     expires_s: int | None = None
+    private: bool | None = None
+    """None: as the object is, and public where there is none yet."""
     wait_s: float = 0.0
     """How long to wait for members and catalog where they cannot be had now, over all paths."""
 
@@ -210,6 +212,7 @@ class StatReport:
     stripes: int | None
     policy: str | None
     survives: int | None
+    private: bool | None = None
 
     def to_json(self) -> Json:
         return {
@@ -221,6 +224,7 @@ class StatReport:
             "stripes": self.stripes,
             "policy": self.policy,
             "survives": self.survives,
+            "private": self.private,
         }
 
 
@@ -234,6 +238,7 @@ class ObjectLine:
     stored: int
     survives: int | None
     published: int
+    private: bool = False
 
     def to_json(self) -> Json:
         return {
@@ -243,6 +248,7 @@ class ObjectLine:
             "stored": self.stored,
             "survives": self.survives,
             "published": self.published,
+            "private": self.private,
         }
 
 

@@ -19,12 +19,12 @@ from fungistor.catalog.record import Record, Sizes
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import Outcome
 from fungistor.coding.page_codec import encode_root
-from fungistor.errors import DeniedError, FungiStorError
+from fungistor.errors import FungiStorError, NotPermittedError
 from fungistor.ids import MemberNumber, ObjectId, Revision, TenantNumber
 from fungistor.keys.ring import object_id
 from fungistor.limits import INLINE_BYTES_MAX, MIB
 from fungistor.objects.assemble import Assembled
-from fungistor.objects.lease import Lease
+from fungistor.objects.lease import DENIED_HINT, Lease
 from fungistor.objects.manifest_writer import SALT_BYTES, SealedManifest, seal_manifest
 from fungistor.objects.naming import ObjectName, seal_name
 from fungistor.objects.object_keys import ObjectKeys
@@ -34,7 +34,7 @@ from fungistor.objects.root_pages import RootPlace, SharedRoots
 from fungistor.objects.sealer import ChunkReader
 from fungistor.objects.session import Session
 from fungistor.objects.spool import Spool
-from fungistor.objects.storing import TENANT, Committed, ObjectFacts, PublishPorts, record_of
+from fungistor.objects.storing import Committed, ObjectFacts, PublishPorts, record_of
 
 OBJECTS_MAX: Final = 1000
 """Their commands are 700 KiB at most, where an entry takes 1 MiB."""
@@ -110,12 +110,12 @@ class SmallBatch:
         assembled = reading.into(self._spool, self._reader)
         facts = reading.facts(assembled)
         ports = self._ports
-        identity = object_id(ports.keys.network_key, TENANT, facts.root.codec, facts.root.multihash)
+        identity = object_id(ports.keys.network_key, ports.tenant, facts.root.codec, facts.root.multihash)
         if identity in self._taken or ports.catalog.record(identity) is not None:
             return False
         session, roots = self._stored or self._begin()
         salt = self._lease.id + ports.draw(SALT_BYTES - len(self._lease.id))
-        key, row = self._keys.draw(salt, TENANT)
+        key, row = self._keys.draw(salt, ports.tenant)
         first = session.stripes
         manifest = seal_manifest(
             self._spool, facts.root, ports.store, session, itertools.count(), key, salt=salt
@@ -164,7 +164,7 @@ class SmallBatch:
 
     def _result(self, small: _Small, committed: Committed, outcome: Outcome) -> PublishOutcome | FungiStorError | None:
         if outcome.verdict is Verdict.DENIED:
-            return DeniedError(outcome.reason)
+            return NotPermittedError(outcome.reason, hint=DENIED_HINT)
         if outcome.verdict is Verdict.REFUSED:
             return None
         standing: Record | None = committed.record
@@ -188,6 +188,7 @@ def _committed(session: Session, roots: SharedRoots, small: _Small, failed: Mapp
     root = roots.root(small.place, manifest.list_page, manifest.map_page, manifest.salt)
     record = record_of(
         small.identity,
+        small.row[1],
         facts,
         sizes,
         (encode_root(root), manifest.salt, manifest.list_key),

@@ -44,8 +44,6 @@ NAME_BYTES_MAX = 255
 LOOKS_MAX = 3
 """What is reused is looked at so often while collections condemn."""
 
-TENANT = TenantNumber(0)
-
 
 @dataclass(frozen=True, slots=True)
 class PublishPorts:
@@ -55,6 +53,8 @@ class PublishPorts:
     catalog: Catalog
     keys: NodeKeys
     key_table: KeyTable
+    tenant: TenantNumber
+    """Whose objects are stored."""
     known: Callable[[], KnownBlocks]
     current: Callable[[ObjectId], Record | None]
     """The record of an object as the catalog has it now."""
@@ -82,6 +82,8 @@ class ObjectFacts:
     """Whether blocks below the root may be absent."""
     expires: int | None = None
     """Unix seconds; None is never."""
+    private: bool | None = None
+    """None: as the object is, and public where there is none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +152,20 @@ class Storing:
         ports, session = self._ports, self._session
         for slot, reused in self._known.slots():
             self._spool.add_slot(slot, pack_slot(reused))
-        identity = object_id(ports.keys.network_key, TENANT, facts.root.codec, facts.root.multihash)
+        identity = object_id(ports.keys.network_key, ports.tenant, facts.root.codec, facts.root.multihash)
         current = ports.current(identity)
+        private = (current is not None and current.private) if facts.private is None else facts.private
         named = self._keys.named(current)
         name = named.name if facts.keep_name and named is not None else facts.name
         mended = self._mend(current)
         if current is not None and mended is not None:
-            record = replace(current, policy=facts.policy, expires=facts.expires)
+            record = replace(current, policy=facts.policy, expires=facts.expires, private=private)
             if named != ObjectName(facts.root, name):  # sealed anew it would be a revision of no effect
                 record = replace(record, sealed_name=self._keys.seal_name(current, facts.root, name))
             settlement, new_bytes = mended.settlement, mended.new_bytes
         else:
             salt = self._lease.id + ports.draw(SALT_BYTES - len(self._lease.id))
-            key, row = self._keys.draw(salt, TENANT)
+            key, row = self._keys.draw(salt, ports.tenant)
             ports.key_table.put(*row)
             manifest = write_manifest(
                 self._spool, facts.root, ports.store, session, self._slots, key, salt=salt, partial=facts.partial
@@ -170,7 +173,7 @@ class Storing:
             settlement, new_bytes = session.settle(), session.new_bytes
             self._known.add_to(settlement)
             sealed_name = seal_name(key, ObjectName(facts.root, name))
-            record = self._record(identity, facts, manifest, sealed_name, settlement)
+            record = self._record(identity, replace(facts, private=private), manifest, sealed_name, settlement)
         against = current.manifest_id if current is not None else NO_MANIFEST
         self._lease.leftovers |= session.in_vain
         outcome = self._commit(Publish(record, against, self._began), last=last)
@@ -228,11 +231,12 @@ class Storing:
             stripes=manifest.stripes + self._known.stripes,
         )
         keys = manifest.root, manifest.salt, manifest.list_key
-        return record_of(identity, facts, sizes, keys, sealed_name, settlement)
+        return record_of(identity, self._ports.tenant, facts, sizes, keys, sealed_name, settlement)
 
 
 def record_of(
     identity: ObjectId,
+    tenant: TenantNumber,
     facts: ObjectFacts,
     sizes: Sizes,
     manifest: tuple[bytes, bytes, bytes],
@@ -243,9 +247,9 @@ def record_of(
     root, salt, list_key = manifest
     return Record(
         object_id=identity,
-        tenant=TENANT,
+        tenant=tenant,
         policy=facts.policy,
-        private=False,
+        private=bool(facts.private),
         profile=facts.profile,
         sizes=sizes,
         manifest=root,

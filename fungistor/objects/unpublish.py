@@ -31,8 +31,9 @@ from fungistor.objects.results import Unpublished
 from fungistor.objects.seen import SeenCids
 
 BLOCKS_A_LOOK = 512
-HOLDERS_LOOKED_AT = 8
-"""A block may be held by objects that are gone and still in the index; of these at most so many are looked past."""
+HOLDERS_LOOKED_AT = 64
+"""A block may be held by objects that are gone and still in the index, or by other tenants', whose sealed blocks are
+others; of these at most so many are looked past."""
 
 SWEEP_TRIES = 20
 SWEEP_PAUSE_S = 0.1
@@ -157,7 +158,7 @@ class Remover:
         try:
             manifest = self._ports.content.manifest_of(record)
             for batch in _batches(_distinct(manifest)):
-                others = self._held_by_others(record.object_id, [cid for cid, _ in batch])
+                others = self._held_by_others(record, [cid for cid, _ in batch])
                 for cid, entry in batch:
                     if cid.multihash in others:
                         still_readable += 1
@@ -170,15 +171,16 @@ class Remover:
             pass
         return shredded, still_readable, spans
 
-    def _held_by_others(self, object_id: ObjectId, cids: list[CID]) -> set[bytes]:
+    def _held_by_others(self, record: Record, cids: list[CID]) -> set[bytes]:
         hashes = {block_hash(self._ports.keys.network_key, cid.multihash): cid.multihash for cid in cids}
         holders = self._ports.index.holders_of(list(hashes), HOLDERS_LOOKED_AT)
         return {
-            hashes[key] for key, held_by in holders.items() if any(self._holds(holder, object_id) for holder in held_by)
+            hashes[key] for key, held_by in holders.items() if any(self._holds(holder, record) for holder in held_by)
         }
 
-    def _holds(self, holder: Holder, other_than: ObjectId) -> bool:
-        return holder.object_id != other_than and self._ports.catalog.record(holder.object_id) is not None
+    def _holds(self, holder: Holder, other_than: Record) -> bool:
+        found = self._ports.catalog.record(holder.object_id)
+        return found is not None and found.object_id != other_than.object_id and found.tenant == other_than.tenant
 
 
 def _distinct(manifest: ManifestReader) -> Iterator[tuple[CID, Entry]]:

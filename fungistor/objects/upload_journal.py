@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from fungistor.coding.manifest import ListSlot, Slot, Stored
 from fungistor.errors import FungiStorError
-from fungistor.ids import LayoutNumber, MemberNumber, StripeId
+from fungistor.ids import LayoutNumber, MemberNumber, StripeId, TenantNumber
 from fungistor.objects.ports import ShardStore
 from fungistor.objects.spool import EntryTable, StoredBlock
 
@@ -210,9 +210,10 @@ def _records(path: str) -> Iterator[list[Any]]:
         return
 
 
-def source_of(words: Sequence[str]) -> str:
-    """What tells one source of content from another, without naming it in the clear."""
-    return blake3(json.dumps(list(words)).encode()).hexdigest(16)
+def source_of(words: Sequence[str], tenant: TenantNumber) -> str:
+    """What tells one source of content from another, without naming it in the clear. No tenant takes up another's."""
+    named = list(words) if tenant == 0 else [f"tenant {tenant}", *words]
+    return blake3(json.dumps(named).encode()).hexdigest(16)
 
 
 def clear_scratch(folder: str) -> None:

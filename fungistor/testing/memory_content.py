@@ -15,6 +15,8 @@ from fungistor.dag.importer import Link, build_directory, build_symlink, import_
 from fungistor.dag.profiles import DEFAULT_PROFILE, Profile
 from fungistor.dag.unixfs import Mtime
 from fungistor.errors import FungiStorError, NotFoundError
+from fungistor.ids import TenantNumber
+from fungistor.objects.access import Reader
 
 Tree = Mapping[str, "bytes | Symlink | Tree"]
 
@@ -40,6 +42,8 @@ class MemoryContent:
         self.opened = 0
         self.closed = 0
         self.asked: list[CID] = []
+        self.private: dict[bytes, TenantNumber] = {}
+        """Roots that are there for one tenant alone, by multihash."""
 
     def emit(self, block: Block) -> None:
         """Take a block from an importer."""
@@ -66,7 +70,7 @@ class MemoryContent:
         return build_directory(profile, links, self.emit)
 
     @contextmanager
-    def open(self, root: CID) -> Iterator[MemorySource]:
+    def open(self, root: CID, reader: Reader | None = None) -> Iterator[MemorySource]:
         """Open the source of one request.
 
         Raises:
@@ -75,8 +79,12 @@ class MemoryContent:
         error = self.open_fault(root)
         if error is not None:
             raise error
-        if root.multihash not in self.blocks and not root.is_identity:
+        tenant = self.private.get(root.multihash)
+        is_hidden = tenant is not None and (reader is None or tenant not in reader.tenants)
+        if is_hidden or (root.multihash not in self.blocks and not root.is_identity):
             raise NotFoundError(f"{root} is not held here", hint="publish it, or ask a gateway that has it")
+        if reader is not None:
+            reader.met_private |= tenant is not None
         self.opened += 1
         try:
             yield MemorySource(self)

@@ -14,6 +14,7 @@ from fungistor.catalog.commands import Command, LayoutMember, SetLayout
 from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.record import Record
 from fungistor.catalog.state import State
+from fungistor.catalog.tenants import AddTenant
 from fungistor.coding.manifest import Slot
 from fungistor.dag.cid import CID
 from fungistor.dag.reader import read_file
@@ -24,7 +25,7 @@ from fungistor.keys.table import KeyTable
 from fungistor.objects.collect import Collector
 from fungistor.objects.content import Content
 from fungistor.objects.known import KnownBlocks
-from fungistor.objects.manifest_reader import StripeListReader
+from fungistor.objects.manifest_reader import ManifestReader, StripeListReader
 from fungistor.objects.mend import Mender
 from fungistor.objects.owed import Payer
 from fungistor.objects.publish import Publisher
@@ -75,7 +76,9 @@ class MemoryNetwork:
         table = plan(world, None, policy or Policy(n=min(20, len(world))))
         self.store = MemoryStore({member.number: member.id for member in world}, {LAYOUT: table})
         root_key = draw(32)
-        self.keys = NodeKeys(network_key_of(root_key), {TENANT: draw(32)}, draw(32), fingerprint(root_key))
+        self.tenant_keys = {TENANT: draw(32)}
+        self.keys = NodeKeys(network_key_of(root_key), self.tenant_keys, draw(32), fingerprint(root_key))
+        self.tenant = TENANT
         self.key_table = KeyTable(os.path.join(folder, "keys.sqlite"))
         self.log = MemoryLog()
         self.catalog = Catalog(self.log, State(os.path.join(folder, "state.sqlite")))
@@ -120,13 +123,25 @@ class MemoryNetwork:
             catalog=self.catalog,
             keys=self.keys,
             key_table=self.key_table,
-            known=lambda: KnownBlocks(self.index, self.keys.network_key, self.content.manifest, self.store),
+            tenant=self.tenant,
+            known=lambda: KnownBlocks(self.index, self.keys.network_key, self._open_manifest, self.store),
             current=self.record_of_id,
             mend=self.payer.mend_whole,
             journal=self.journal,
             stdin=self.stdin,
             draw=self._draw,
         )
+
+    def _open_manifest(self, identity: ObjectId) -> ManifestReader | None:
+        return self.content.manifest(identity, self.tenant)
+
+    def add_tenant(self, name: str, bytes_max: int | None = None, objects_max: int | None = None) -> TenantNumber:
+        """Let there be another tenant; set `tenant` to act for it."""
+        number = self.catalog.tenants.next_number()
+        self.tenant_keys[number] = self._draw(32)
+        added = AddTenant(number, name, bytes_max, objects_max, int(self.now))
+        self.catalog.commit(Command(SessionId(self._draw(16)), 0, added))
+        return number
 
     def publish_all(
         self, paths: Sequence[str], options: PublishOptions | None = None
@@ -192,7 +207,7 @@ class MemoryNetwork:
     def unpublish(self, cid: str, *, grace_s: int = 0) -> Unpublished:
         """Take one object back."""
         root = CID.parse(cid)
-        identity = object_id(self.keys.network_key, TENANT, root.codec, root.multihash)
+        identity = object_id(self.keys.network_key, self.tenant, root.codec, root.multihash)
         return self.remover().unpublish(root, identity, grace_s=grace_s)
 
     # looking
@@ -205,7 +220,7 @@ class MemoryNetwork:
     def record(self, cid: CID | str) -> Record:
         """The record of a root."""
         root = CID.parse(cid) if isinstance(cid, str) else cid
-        record = self.record_of_id(object_id(self.keys.network_key, TENANT, root.codec, root.multihash))
+        record = self.record_of_id(object_id(self.keys.network_key, self.tenant, root.codec, root.multihash))
         assert record is not None
         return record
 

@@ -37,6 +37,7 @@ from fungistor.catalog.removal import (
     Repack,
     Unpublish,
 )
+from fungistor.catalog.tenants import AddTenant, AddToken, ChangeTenant, RemoveTenant, RevokeToken, TokenScope
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId, TenantNumber
 from fungistor.keys.ring import SigningKey
 
@@ -83,6 +84,10 @@ def _commands() -> list[tuple[str, Body]]:
         first.object_id, first.manifest_id, 1_790_000_100, counting(0x90, 8), counting(0x50, 32), 1_100_000,
         ((MemberNumber(3), 1),), Revision(11),
     )  # fmt: skip
+    scopes = TokenScope.READ | TokenScope.PUBLISH
+    token = AddToken(
+        counting(0xB0, 8), TenantNumber(3), counting(0xC0, 32), scopes, "press", 1_890_000_000, 1_790_000_100
+    )
     return [
         ("set layout 1", SetLayout(LayoutNumber(1), (member_1, member_3), counting(0, 6), b"\x01")),
         ("publish with debts", Publish(first)),
@@ -105,6 +110,11 @@ def _commands() -> list[tuple[str, Body]]:
         ("condemn and forget", Collect(1_790_000_000, (first.manifest_id,))),
         ("repack", repack),
         ("publish with reused blocks", Publish(first, reused_at=Revision(12), began=Revision(7))),
+        ("add a tenant", AddTenant(TenantNumber(3), "museum", 5_000_000, None, 1_790_000_100)),
+        ("change a tenant", ChangeTenant(TenantNumber(3), 1, "museum", None, 1000, 2)),
+        ("remove a tenant", RemoveTenant(TenantNumber(3), 2)),
+        ("add a token", token),
+        ("revoke a token", RevokeToken(token.id, token.tenant)),
     ]
 
 

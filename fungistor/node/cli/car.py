@@ -7,6 +7,7 @@ import sys
 
 from fungistor.node.cli.output import Output, safe, seconds_text, size_text
 from fungistor.node.cli.progress import ProgressLine
+from fungistor.node.cli.rights import acting_of
 from fungistor.node.home import Home
 from fungistor.node.use import network_of
 from fungistor.objects.results import CarRoot
@@ -18,7 +19,7 @@ def export(arguments: argparse.Namespace, output: Output) -> int:
     """Write a CAR; where that goes to stdout, `--json` changes only how an error is told."""
     to_stdout = arguments.output == STDOUT
     stream = (output.out.buffer if hasattr(output.out, "buffer") else sys.stdout.buffer) if to_stdout else None
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         with ProgressLine(output.err, enabled=not output.as_json) as progress:
             result = network.car_export(arguments.cid_path, arguments.output, arguments.force, progress, stream)
         if output.as_json and not to_stdout:
@@ -33,10 +34,10 @@ def load(arguments: argparse.Namespace, output: Output) -> int:
     """Import CAR files."""
     said = False
     with (
-        network_of(Home.resolve(arguments.home)) as network,
+        network_of(Home.resolve(arguments.home), acting_of(arguments)) as network,
         ProgressLine(output.err, enabled=not output.as_json) as progress,
     ):
-        for root in network.car_import(arguments.files, arguments.partial, progress):
+        for root in network.car_import(arguments.files, arguments.partial, progress, private=arguments.private):
             if root.left_out and not said:
                 which = "1 block is" if root.left_out == 1 else f"{root.left_out} blocks are"
                 output.note(f"{which} left out: no root leads there")

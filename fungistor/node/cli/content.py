@@ -12,6 +12,7 @@ from fungistor.errors import ConflictError, FailedError, NotPermittedError, Unav
 from fungistor.node.cli.options import UsageError
 from fungistor.node.cli.output import Output, seconds_text, size_text
 from fungistor.node.cli.progress import ProgressLine
+from fungistor.node.cli.rights import acting_of
 from fungistor.node.home import Home
 from fungistor.node.use import network_of, publisher_of
 from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
@@ -39,9 +40,13 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
         preserve_mtime=arguments.preserve_mtime,
         policy=arguments.policy,
         expires_s=arguments.expires,
+        private=arguments.private,
         wait_s=(math.inf if arguments.wait_max is None else arguments.wait_max) if arguments.wait else 0.0,
     )
-    with publisher_of(home, only_hash=options.only_hash) as network, _progress(output) as progress:
+    with (
+        publisher_of(home, acting_of(arguments), only_hash=options.only_hash) as network,
+        _progress(output) as progress,
+    ):
         return _publish_all(network.publish(paths, options, progress), output)
 
 
@@ -102,7 +107,7 @@ def _publish_words(result: PublishOutcome) -> str:
 
 
 def get(arguments: argparse.Namespace, output: Output) -> int:
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         with _progress(output) as progress:
             result = network.get(arguments.cid_path, arguments.output, arguments.force, arguments.no_cache, progress)
         if output.as_json:
@@ -115,7 +120,7 @@ def get(arguments: argparse.Namespace, output: Output) -> int:
 def cat(arguments: argparse.Namespace, output: Output) -> int:
     """Write bytes as they are; `--json` changes only how an error is told."""
     out = output.out.buffer if hasattr(output.out, "buffer") else sys.stdout.buffer
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         for piece in network.cat(arguments.cid_path, arguments.no_cache):
             out.write(piece)
         out.flush()
@@ -123,14 +128,14 @@ def cat(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def ls(arguments: argparse.Namespace, output: Output) -> int:
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         entries = network.ls(arguments.cid_path)
         output.rows(entries, ("CID", "SIZE", "TYPE", "NAME"), ("cid", "size:size", "type", "name"))
     return 0
 
 
 def stat(arguments: argparse.Namespace, output: Output) -> int:
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         columns = (
             ("cid", "cid"),
             ("type", "type"),
@@ -140,6 +145,7 @@ def stat(arguments: argparse.Namespace, output: Output) -> int:
             ("stripes", "stripes"),
             ("policy", "policy"),
             ("survives", "survives"),
+            ("private", "private"),
         )
         output.fields(network.stat(arguments.cid_path).to_json(), columns)
     return 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 
-from fungistor.catalog.catalog import Catalog
+from fungistor.ids import TenantNumber
 from fungistor.node.audit import Audit, LogLine
 from fungistor.node.cli.output import Output, safe
+from fungistor.node.cli.rights import acting_of
 from fungistor.node.home import Home
 from fungistor.node.wiring import open_catalog
 
@@ -17,30 +19,29 @@ _COLUMNS = ("number:right", "when:time", "who", "kind", "verdict", "revision:rig
 
 def log(arguments: argparse.Namespace, output: Output) -> int:
     home = Home.resolve(arguments.home)
+    acting = acting_of(arguments)
     with open_catalog(home) as (catalog, keys, table):
         catalog.catch_up()
+        tenant = acting.tenant(catalog, keys) if acting.is_restricted else None
         first = catalog.first_entry()
         if first > arguments.after + 1 and not output.as_json:
             output.note(f"entries before {first} are in a snapshot and no longer in the log")
         audit = Audit(catalog, keys, table)
-        last = _show(audit, arguments.after, output, with_head=True)
+        show = functools.partial(_show, audit, tenant, output=output)
+        last = show(arguments.after, with_head=True)
         while arguments.follow:
-            last = _news(catalog, audit, last, output)
+            catalog.wait(FOLLOW_S)
+            last = show(last, with_head=False)
     return 0
 
 
-def _news(catalog: Catalog, audit: Audit, last: int, output: Output) -> int:
-    catalog.wait(FOLLOW_S)
-    return _show(audit, last, output, with_head=False)
-
-
-def _show(audit: Audit, after: int, output: Output, *, with_head: bool) -> int:
+def _show(audit: Audit, tenant: TenantNumber | None, after: int, *, output: Output, with_head: bool) -> int:
     last = after
 
     def noted() -> list[LogLine]:
         nonlocal last
         lines: list[LogLine] = []
-        for line in audit.lines(after):
+        for line in audit.lines(after, tenant):
             last = line.number
             if output.as_json:
                 output.json_line(line.to_json())

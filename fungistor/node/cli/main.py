@@ -15,6 +15,7 @@ from typing import cast
 from fungistor.errors import DeniedError, FailedError, FungiStorError
 from fungistor.node.cli import options
 from fungistor.node.cli.output import Output
+from fungistor.node.cli.rights import refuse_with_token
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -68,6 +69,8 @@ def _run(words: list[str], output: Output) -> int:
     arguments = parser.parse_args(words)
     if not arguments.command:
         raise options.UsageError("no command is given", hint="see `fungistor --help`")
+    if arguments.handler:
+        refuse_with_token(arguments.handler)
     _join(arguments)
     return _load(arguments.handler)(arguments, output)
 

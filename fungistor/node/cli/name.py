@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from fungistor.dag.cid import CID
 from fungistor.errors import CorruptError, InvalidError, NotFoundError
+from fungistor.ids import OWN_TENANT, TenantNumber
 from fungistor.names.key import name_text, parse_key
 from fungistor.names.record import RECORD_BYTES_MAX, Record, parse
 from fungistor.names.table import NameTable
 from fungistor.node.cli.output import Output
+from fungistor.node.cli.rights import acting_of
 from fungistor.node.files import read_bounded
 from fungistor.node.home import Home
 from fungistor.node.use import network_of
+from fungistor.objects.access import Reader
 from fungistor.objects.names import LIFETIME_S, TTL_S, Past, Published, check_name
 from fungistor.objects.paths import parse_cid_path
 from fungistor.objects.results import Json
@@ -99,23 +102,29 @@ def load(arguments: argparse.Namespace, output: Output) -> int:
 def names(arguments: argparse.Namespace, output: Output) -> int:
     """List every name with the record that counts; where the network runs, as its catalog has them now."""
     home = Home.resolve(arguments.home)
-    if home.is_running():
-        with network_of(home) as network:
+    acting = acting_of(arguments)
+    tenant = OWN_TENANT
+    if acting.is_restricted or home.is_running():
+        with network_of(home, acting) as network:
             network.names.follow()
-    table = _table(arguments.home)
+            tenant = network.tenant
+    table = _table(arguments.home, tenant)
     aliases = table.aliases()
-    output.rows([NameLine(record, alias=aliases.get(record.name)) for record in table.all()], _HEAD, _COLUMNS)
+    held = [record for record in table.all() if not acting.is_restricted or record.name in aliases]
+    output.rows([NameLine(record, alias=aliases.get(record.name)) for record in held], _HEAD, _COLUMNS)
     return 0
 
 
 def history(arguments: argparse.Namespace, output: Output) -> int:
     """List what a name meant, the newest first: its values, or of a key that was imported its records."""
     key = parse_key(arguments.name.removeprefix("/ipns/"))
+    acting = acting_of(arguments)
     table = _table(arguments.home)
     alias = arguments.name if key is None else table.aliases().get(key)
-    if alias is not None:
-        check_name(alias)
-        with network_of(Home.resolve(arguments.home)) as network:
+    if alias is not None or acting.is_restricted:
+        with network_of(Home.resolve(arguments.home), acting) as network:
+            own = _table(arguments.home, network.tenant).aliases()
+            alias = check_name(own.get(key, "") if key is not None else arguments.name)
             past = network.names.history(alias)
         lines = [PastLine(alias, value, number == 0) for number, value in enumerate(past)]
         output.rows(lines, _PAST_HEAD, _PAST_COLUMNS)
@@ -133,7 +142,7 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
     check_name(arguments.name)
     path = parse_cid_path(arguments.cid_path)
     text = "/".join((f"/ipfs/{path.cid}", *path.segments))
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         if not arguments.allow_missing and not path.cid.is_identity:
             _check_held(network, path.cid)
         done = network.names.publish(
@@ -147,14 +156,14 @@ def publish(arguments: argparse.Namespace, output: Output) -> int:
 
 def rollback(arguments: argparse.Namespace, output: Output) -> int:
     """Let a name mean again what it meant before."""
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         done = network.names.rollback(check_name(arguments.name), arguments.to)
     return _say(done, output)
 
 
 def remove(arguments: argparse.Namespace, output: Output) -> int:
     """Forget a name."""
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         revision = network.names.remove(check_name(arguments.name))
     line: Json = {"name": arguments.name, "removed": True, "revision": revision}
     output.fields(line, (("removed", "name"), ("revision", "revision")))
@@ -185,7 +194,7 @@ def _say(done: Published, output: Output) -> int:
 
 def _check_held(network: Network, cid: CID) -> None:
     try:
-        network.content.locate(cid)
+        network.content.locate(cid, Reader(network.tenant))
     except NotFoundError as error:
         raise NotFoundError(error.message, hint="publish it first, or say --allow-missing") from error
 
@@ -195,10 +204,10 @@ def _cid_of(path: str) -> str | None:
     return root if namespace == "ipfs" else None
 
 
-def _table(given: str | None) -> NameTable:
+def _table(given: str | None, tenant: TenantNumber = OWN_TENANT) -> NameTable:
     home = Home.resolve(given)
     home.prepare()
-    return NameTable(home.name_table)
+    return NameTable(home.name_table, tenant)
 
 
 def _key(text: str) -> CID:

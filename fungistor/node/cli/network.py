@@ -10,6 +10,7 @@ from fungistor.errors import FungiStorError
 from fungistor.node.cli import cache
 from fungistor.node.cli.output import Output
 from fungistor.node.cli.progress import ProgressLine
+from fungistor.node.cli.rights import acting_of
 from fungistor.node.control import ask
 from fungistor.node.home import Home
 from fungistor.node.use import network_of
@@ -19,22 +20,24 @@ STATUS_ASK_S = 5.0
 
 
 def objects(arguments: argparse.Namespace, output: Output) -> int:
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting_of(arguments)) as network:
         output.rows(
             network.objects(),
-            ("CID", "SIZE", "STORED", "SURVIVES", "PUBLISHED", "NAME"),
-            ("cid", "size:size", "stored:size", "survives:right", "published:time", "name"),
+            ("CID", "SIZE", "STORED", "SURVIVES", "PUBLISHED", "PRIVATE", "NAME"),
+            ("cid", "size:size", "stored:size", "survives:right", "published:time", "private", "name"),
         )
     return 0
 
 
 def verify(arguments: argparse.Namespace, output: Output) -> int:
     code = 0
+    acting = acting_of(arguments)
     with (
-        network_of(Home.resolve(arguments.home)) as network,
+        network_of(Home.resolve(arguments.home), acting) as network,
         ProgressLine(output.err, enabled=not output.as_json) as progress,
     ):
-        for report in network.verify(arguments.cid, progress):
+        every = not acting.is_restricted
+        for report in network.verify(arguments.cid, progress, every=every):
             code = max(code, report.exit_code)  # 3, unreadable now, outweighs 1
             if output.as_json:
                 output.json_line(report.to_json())

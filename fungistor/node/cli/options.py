@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fungistor.errors import InvalidError
+from fungistor.node.cli.tenant_options import add_privacy, add_tenant_option, add_tenants
 
 PROFILES = ("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1")
 """Repeated here so that `--help` and a wrong option cost no import of the DAG room; a test holds the two equal."""
@@ -80,6 +81,7 @@ def build_parser() -> Parser:
     _add_catalog(commands)
     _add_log(commands)
     _add_node(commands)
+    add_tenants(commands, _add)
     _add(
         commands, "zdb", "run one member daemon by itself", "fungistor zdb --data d --index i --port 9900", "other:zdb"
     )
@@ -182,6 +184,7 @@ def _add_snapshot(verbs: Commands[Parser]) -> None:
 
 def _add_log(commands: Commands[Parser]) -> None:
     log = _add(commands, "log", "show who did what, in the order of the catalog", "fungistor log --follow", "log:log")
+    add_tenant_option(log)
     log.add_argument("--follow", action="store_true", help="go on with what is committed from now on")
     log.add_argument("--after", type=_number, default=0, metavar="N", help="only what stands behind entry N")
 
@@ -237,7 +240,8 @@ def _add_content(commands: Commands[Parser]) -> None:
     publish.add_argument("--only-hash", action="store_true", help="say the CID and store nothing; needs no network")
     publish.add_argument("--preserve-mode", action="store_true", help="keep permissions in the DAG")
     publish.add_argument("--preserve-mtime", action="store_true", help="keep modification times in the DAG")
-    _not_yet(publish, "--private", "only for holders of a token", nargs=0)
+    add_privacy(publish)
+    add_tenant_option(publish)
     publish.add_argument("--expires", type=duration, metavar="D",
                          help="unpublish it after a time, such as 24h or 30d")  # fmt: skip
     publish.add_argument("--wait", action="store_true",
@@ -271,6 +275,8 @@ def _add_car(commands: Commands[Parser]) -> None:
     load = _add(verbs, "import", "take the DAGs of CAR files into the network, an object for each root",
                 "fungistor car import site.car", "car:load")  # fmt: skip
     load.add_argument("files", nargs="+", metavar="F", help="a CAR file, version 1; - is stdin")
+    add_privacy(load)
+    add_tenant_option(load)
     load.add_argument("--partial", action="store_true", help="accept DAGs that lack blocks")
 
 
@@ -279,6 +285,7 @@ def add_removal(commands: Commands[Parser]) -> None:
     unpublish = _add(commands, "unpublish", "take an object back, and shred what no other holds",
                      "fungistor unpublish CID", "removal:unpublish")  # fmt: skip
     unpublish.add_argument("cid", metavar="CID", help="the root of an object")
+    add_tenant_option(unpublish)
     which = unpublish.add_mutually_exclusive_group()
     which.add_argument("--grace", type=duration, metavar="D", default=0,
                        help="how long it can be brought back, such as 90s, 30m, 24h, 7d (not at all)")  # fmt: skip
@@ -294,10 +301,12 @@ def add_removal(commands: Commands[Parser]) -> None:
     for verb, about in (("add", "pin objects"), ("remove", "let them go")):
         parser = _add(verbs, verb, about, f"fungistor pin {verb} CID", "removal:pin")
         parser.add_argument("cids", nargs="+", metavar="CID", help="the root of an object")
-    _add(verbs, "list", "list what is pinned or locked", "fungistor pin list", "removal:pins")
+        add_tenant_option(parser)
+    add_tenant_option(_add(verbs, "list", "list what is pinned or locked", "fungistor pin list", "removal:pins"))
     lock = _add(commands, "lock", "keep an object from being taken away before a date; nobody lifts that early",
                 "fungistor lock CID --until 2027-01-31", "removal:lock")  # fmt: skip
     lock.add_argument("cid", metavar="CID", help="the root of an object")
+    add_tenant_option(lock)
     lock.add_argument("--until", type=moment, required=True, metavar="DATE",
                       help="2027-01-31 (its begin in UTC), 2027-01-31T12:00:00Z, or Unix seconds")  # fmt: skip
 
@@ -310,13 +319,16 @@ def _add_names(commands: Commands[Parser]) -> None:
                 "name:load")  # fmt: skip
     load.add_argument("name", metavar="KEY", help="the name that the record is signed under, in any form")
     load.add_argument("file", metavar="FILE", help="the record; - is stdin")
-    _add(verbs, "list", "list the names held, with what they mean", "fungistor name list", "name:names")
+    add_tenant_option(
+        _add(verbs, "list", "list the names held, with what they mean", "fungistor name list", "name:names")
+    )
     history = _add(verbs, "history", "list the records of a name, newest first", "fungistor name history k51...",
                    "name:history")  # fmt: skip
     history.add_argument("name", metavar="NAME", help="a name of this network, or a key in any form")
+    add_tenant_option(history)
     publish = _add(verbs, "publish", "let a name mean a CID; it stays while what it means changes",
                    "fungistor name publish site CID", "name:publish")  # fmt: skip
-    _add_name(publish)
+    publish.add_argument("name", metavar="NAME", help=NAME_HELP)
     _add_cid_path(publish)
     publish.add_argument("--ttl", type=duration, metavar="D", help="for how long a record may be cached (5m)")
     publish.add_argument("--lifetime", type=duration, metavar="D", help="for how long each record holds (48h)")
@@ -370,12 +382,13 @@ def _add_gateway(commands: Commands[Parser]) -> None:
 
 
 def _add_network(commands: Commands[Parser]) -> None:
-    _add(commands, "objects", "list what is published", "fungistor objects", "network:objects")
+    add_tenant_option(_add(commands, "objects", "list what is published", "fungistor objects", "network:objects"))
     verify = _add(commands, "verify", "read and check every shard of an object", "fungistor verify CID",
                   "network:verify")  # fmt: skip
     which = verify.add_mutually_exclusive_group(required=True)
     which.add_argument("cid", nargs="?", metavar="CID", help="the root of an object")
     which.add_argument("--all", action="store_true", help="every object")
+    add_tenant_option(verify)
     _add(commands, "status", "say how members, objects and catalog are", "fungistor status", "network:status")
 
 
@@ -448,10 +461,15 @@ def _rate(text: str) -> float:
 
 def _add_cid_path(parser: Parser) -> None:
     parser.add_argument("cid_path", metavar="CID[/path]", help="a CID in any form, and a path below it")
+    add_tenant_option(parser)
 
 
 def _add_name(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="1 to 63 of a-z, 0-9 and -")
+    parser.add_argument("name", metavar="NAME", help=NAME_HELP)
+    add_tenant_option(parser)
+
+
+NAME_HELP = "1 to 63 of a-z, 0-9 and -"
 
 
 def _count(text: str) -> int:

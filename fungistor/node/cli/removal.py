@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING
 from fungistor.catalog.removal import Keep
 from fungistor.node.cli.output import Output, size_text
 from fungistor.node.cli.progress import ProgressLine
+from fungistor.node.cli.rights import acting_of
 from fungistor.node.home import Home
 from fungistor.node.use import network_of
 
 if TYPE_CHECKING:
+    from fungistor.node.acting import Acting
     from fungistor.node.removal import Removal
 
 
 @contextlib.contextmanager
-def removal_of(arguments: argparse.Namespace) -> Iterator[Removal]:
+def removal_of(arguments: argparse.Namespace, acting: Acting | None) -> Iterator[Removal]:
     """Open the network of a command for taking away."""
-    with network_of(Home.resolve(arguments.home)) as network:
+    with network_of(Home.resolve(arguments.home), acting) as network:
         from fungistor.node.removal import Removal  # after the checks: an error should not wait for its imports
 
         yield Removal(network.parts)
 
 
 def unpublish(arguments: argparse.Namespace, output: Output) -> int:
-    with removal_of(arguments) as removal:
+    with removal_of(arguments, acting_of(arguments)) as removal:
         if arguments.undo:
             cid = removal.keep(arguments.cid, Keep.UNDO)
             if output.as_json:
@@ -53,7 +55,7 @@ def unpublish(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def collect(arguments: argparse.Namespace, output: Output) -> int:
-    with removal_of(arguments) as removal, ProgressLine(output.err, enabled=not output.as_json) as progress:
+    with removal_of(arguments, None) as removal, ProgressLine(output.err, enabled=not output.as_json) as progress:
         result = removal.collect(grace_s=arguments.grace, dry_run=arguments.dry_run, progress=progress)
     if output.as_json:
         output.json_line(result.to_json())
@@ -74,7 +76,7 @@ def collect(arguments: argparse.Namespace, output: Output) -> int:
 
 def pin(arguments: argparse.Namespace, output: Output) -> int:
     what = Keep.PIN if arguments.verb == "add" else Keep.UNPIN
-    with removal_of(arguments) as removal:
+    with removal_of(arguments, acting_of(arguments)) as removal:
         for text in arguments.cids:
             cid = removal.keep(text, what)
             if output.as_json:
@@ -85,13 +87,13 @@ def pin(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def pins(arguments: argparse.Namespace, output: Output) -> int:
-    with removal_of(arguments) as removal:
+    with removal_of(arguments, acting_of(arguments)) as removal:
         output.rows(removal.kept(), ("CID", "PINNED", "LOCKED UNTIL", "NAME"), ("cid", "pinned", "locked:time", "name"))
     return 0
 
 
 def lock(arguments: argparse.Namespace, output: Output) -> int:
-    with removal_of(arguments) as removal:
+    with removal_of(arguments, acting_of(arguments)) as removal:
         cid = removal.keep(arguments.cid, Keep.LOCK, arguments.until)
     if output.as_json:
         output.json_line({"cid": cid, "locked": arguments.until})

@@ -14,6 +14,7 @@ from fungistor.catalog.issuers import ALL_SCOPES, LEVEL, RegisterIssuer, Report,
 from fungistor.catalog.log import START
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import State
+from fungistor.catalog.tenants import AddTenant
 from fungistor.errors import ConflictError, DeniedError, UnavailableError
 from fungistor.ids import LayoutNumber, Revision, TenantNumber
 from fungistor.keys.ring import SigningKey
@@ -110,6 +111,7 @@ def test_scopes_and_tenants_bound_what_a_node_does(nodes: Open) -> None:
     catalog.commit(by_root(registration(OTHER, name="all")))
     other = nodes("other", OTHER)
     other.commit(command(publish(8)))
+    other.commit(command(AddTenant(TenantNumber(1), "museum", None, None, 0)))
     catalog.commit(by_root(registration(NODE, Scope.PUBLISH, (1,))))
     assert catalog.commit(command(publish(1, tenant=TenantNumber(1)))).verdict is Verdict.APPLIED
     assert reason(catalog, command(publish(2))) == "node node may not publish for tenant 0"
