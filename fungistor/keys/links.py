@@ -24,17 +24,17 @@ METHOD: Final = "GET"
 
 EXPIRES_MAX: Final = 2**40
 _TENANT_BYTES: Final = 4
-_MAC_BYTES: Final = 32
 _TEXT = re.compile(r"[A-Za-z0-9_-]{50}")
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link is for: a content path in its one percent-encoded form without a slash at the end, the `format=` that
-    it is given in (empty for the file or page itself), and until when, in Unix seconds."""
+    """What a link is for: a root (the bytes of its CIDv1), the names below it, the `format=` that it is given in (empty
+    for the file or page itself), and until when, in Unix seconds."""
 
     tenant: TenantNumber
-    path: str
+    root: bytes
+    names: tuple[bytes, ...]
     form: str
     expires: int
 
@@ -46,8 +46,7 @@ def link_key(tenant_key: bytes, epoch: int) -> bytes:
 
 def sign_link(link: Link, tenant_key: bytes, epoch: int) -> str:
     """The text of ``sig=``."""
-    signed = bytes((VERSION,)) + link.tenant.to_bytes(_TENANT_BYTES, "big") + _mac(link, tenant_key, epoch)
-    return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(_signed(link, tenant_key, epoch)).rstrip(b"=").decode()
 
 
 def tenant_of(signature: str) -> TenantNumber | None:
@@ -58,13 +57,15 @@ def tenant_of(signature: str) -> TenantNumber | None:
 
 def is_signed(link: Link, signature: str, tenant_key: bytes, epoch: int) -> bool:
     """Whether a signature is a link's. Takes as long whatever the answer."""
-    signed = _decoded(signature)
-    mac = bytes(_MAC_BYTES) if signed is None else signed[1 + _TENANT_BYTES :]
-    return hmac.compare_digest(mac, _mac(link, tenant_key, epoch)) and signed is not None
+    return hmac.compare_digest(_decoded(signature) or b"", _signed(link, tenant_key, epoch))
+
+
+def _signed(link: Link, tenant_key: bytes, epoch: int) -> bytes:
+    return bytes((VERSION,)) + link.tenant.to_bytes(_TENANT_BYTES, "big") + _mac(link, tenant_key, epoch)
 
 
 def _mac(link: Link, tenant_key: bytes, epoch: int) -> bytes:
-    parts = (METHOD.encode(), link.form.encode(), link.path.encode())
+    parts = (METHOD.encode(), link.form.encode(), link.root, *link.names)
     told = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     numbers = bytes((VERSION,)) + link.tenant.to_bytes(_TENANT_BYTES, "big") + link.expires.to_bytes(8, "big")
     return blake3(numbers + told, key=link_key(tenant_key, epoch)).digest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fungistor.catalog.catalog import Catalog
+from fungistor.errors import FungiStorError
 from fungistor.ids import TenantNumber
 from fungistor.keys.ring import NodeKeys
 from fungistor.names.dns_client import make_lookup
@@ -29,6 +30,32 @@ def open_names(home: Home, environment: Mapping[str, str]) -> Resolver:
     return Resolver(NameTable(home.name_table), DnslinkCache(lookup, static))
 
 
-def own_names(home: Home, catalog: Catalog, keys: NodeKeys, key_table: Keys, tenant: TenantNumber) -> OwnNames:
-    """Join a tenant's names to the table that the gateway's workers read."""
-    return OwnNames(catalog, keys, key_table, NameTable(home.name_table, tenant), tenant)
+class NamesOfTenants:
+    """Joins tenants' names to the table that the gateway's workers read."""
+
+    def __init__(self, home: Home, catalog: Catalog, keys: NodeKeys, key_table: Keys) -> None:
+        self._path = home.name_table
+        self._catalog = catalog
+        self._keys = keys
+        self._key_table = key_table
+        self._known: dict[TenantNumber, OwnNames] = {}
+
+    def of(self, tenant: TenantNumber) -> OwnNames:
+        """One tenant's."""
+        names = self._known.get(tenant)
+        if names is None:
+            table = NameTable(self._path, tenant)
+            names = self._known[tenant] = OwnNames(self._catalog, self._keys, self._key_table, table, tenant)
+        return names
+
+    def follow(self) -> bool:
+        """Take up what changed in the names of every tenant that this node holds, and sign again what is due."""
+        failed: FungiStorError | None = None
+        for tenant in self._keys.tenant_keys:
+            try:
+                self.of(tenant).follow()
+            except FungiStorError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return False

@@ -29,7 +29,7 @@ from fungistor.node.config import load_config
 from fungistor.node.home import Home
 from fungistor.node.identity import gateway_peer_id
 from fungistor.node.members import member_specs, placement_tables, pool_members
-from fungistor.node.names import own_names
+from fungistor.node.names import NamesOfTenants
 from fungistor.node.pool_file import PoolMember
 from fungistor.node.snapshots import Snapshots, Taken
 from fungistor.objects.access import Reader
@@ -45,7 +45,7 @@ from fungistor.objects.names import OwnNames
 from fungistor.objects.owed import Payer
 from fungistor.objects.paths import parse_cid_path
 from fungistor.objects.patience import Patience
-from fungistor.objects.publish import Publisher, hash_only
+from fungistor.objects.publish import Publisher
 from fungistor.objects.results import (
     CarFile,
     CarRoot,
@@ -80,22 +80,6 @@ UNIXFS_CODECS = (RAW, DAG_PB)
 INDEX_WAIT_S = 1.0
 LOSSES_MAX = 4
 Json = dict[str, object]
-
-
-class OfflineNetwork:
-    """What can be done with no network at all."""
-
-    def __init__(self, stdin: BinaryIO) -> None:
-        self._stdin = stdin
-
-    def publish(
-        self, paths: Sequence[str], options: PublishOptions, progress: Progress = no_progress
-    ) -> Iterator[PublishOutcome | PublishFailure]:
-        """Give the CIDs and store nothing."""
-        return hash_only(paths, options, self._stdin, progress)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +117,7 @@ class Network:
         self.content = parts.content
         self.cache = parts.cache
         self.tenant = parts.tenant
-        self._names: dict[TenantNumber, OwnNames] = {}
+        self._names = NamesOfTenants(parts.home, parts.catalog, parts.keys, parts.key_table)
         self._payer = Payer(parts.catalog, parts.pool, self._stripe_list, self._mender)
         ports = PublishPorts(
             store=parts.pool,
@@ -157,13 +141,7 @@ class Network:
     @property
     def names(self) -> OwnNames:
         """The tenant's names."""
-        return self._names_of(self.tenant)
-
-    def _names_of(self, tenant: TenantNumber) -> OwnNames:
-        if tenant not in self._names:
-            parts = self._parts
-            self._names[tenant] = own_names(parts.home, parts.catalog, parts.keys, parts.key_table, tenant)
-        return self._names[tenant]
+        return self._names.of(self.tenant)
 
     def members(self) -> tuple[PoolMember, ...]:
         """The members as the pool file has them."""
@@ -597,15 +575,7 @@ class Network:
 
     def follow_names(self) -> bool:
         """Take up what changed in the names of every tenant that this node holds, and sign again what is due."""
-        failed: FungiStorError | None = None
-        for tenant in self._parts.keys.tenant_keys:
-            try:
-                self._names_of(tenant).follow()
-            except FungiStorError as error:
-                failed = error
-        if failed is not None:
-            raise failed
-        return False
+        return self._names.follow()
 
     def catch_up_index(self) -> bool:
         """Follow the catalog with state and block index. False: there is nothing more to do now."""

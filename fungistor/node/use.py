@@ -11,7 +11,8 @@ from fungistor.node.home import Home
 
 if TYPE_CHECKING:
     from fungistor.node.acting import Acting
-    from fungistor.node.network import Network, OfflineNetwork
+    from fungistor.node.network import Network
+    from fungistor.node.offline import OfflineNetwork
 
 
 @contextlib.contextmanager

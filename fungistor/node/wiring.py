@@ -27,7 +27,8 @@ from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
 from fungistor.node.home import Home
 from fungistor.node.members import check_known, last_states, member_specs, placement_tables, pool_members, unknown_spec
-from fungistor.node.network import Network, OfflineNetwork, Parts
+from fungistor.node.network import Network, Parts
+from fungistor.node.offline import OfflineNetwork
 from fungistor.node.snapshots import Snapshots
 from fungistor.objects.content import Content
 from fungistor.objects.source import ReadThreads
