@@ -28,8 +28,10 @@ from tests.e2e.running import COMMAND_S, Up, running
 from tests.unit.objects.trees import noise
 
 NAME = "kept-from-everybody.bin"
+MEMBERS = 6
+DISK_BLOCK_BYTES = 4096
 SAMPLE_BYTES = 48
-KILLS = int(os.environ.get("FUNGISTOR_GC_KILLS", "2"))
+KILLS = int(os.environ.get("FUNGISTOR_GC_KILLS", "50"))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,37 @@ def test_space_returns_on_the_members(up: Up, tmp_path: Path) -> None:
     assert up.command("get", first, "-o", str(tmp_path / "gone")).returncode == 4
 
 
-def test_killed_at_a_point_drawn_by_a_seed_nothing_that_stands_is_lost(up: Up, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.soak)])
+def test_every_second_of_many_small_objects_goes(tmp_path: Path, count: int) -> None:
+    """Small objects share stripes: with every second one gone and gc done, the members hold what the others alone
+    would take, within 5 %, and the others read."""
+    contents = {f"f{number}": noise(1000 + number, 5000 + number % 700) for number in range(count)}
+    (tmp_path / "in").mkdir()
+    for name, content in contents.items():
+        (tmp_path / "in" / name).write_bytes(content)
+    paths = [str(tmp_path / "in" / name) for name in contents]
+    held = []
+    for home, chosen in (("all", paths), ("half", paths[::2])):
+        with running(tmp_path / home, ["--members", str(MEMBERS), "--no-sync"]) as network:
+            empty = used_bytes(network)
+            cids = [str(line["cid"]) for line in network.lines("publish", *chosen)]
+            if home == "all":
+                gone = network.lines("unpublish", *cids[1::2])
+                assert len(gone) == len(cids[1::2])
+                (line,) = network.lines("gc", "--grace", "0")
+                assert line["pending"] == line["stuck"] == [] and line["waiting"] == 0
+                assert network.command("verify", "--all").returncode == 0
+                for name, cid in zip(contents, cids, strict=True):
+                    answer = httpx.get(f"{network.gateway}/ipfs/{cid}", timeout=COMMAND_S)
+                    stays = int(name[1:]) % 2 == 0
+                    assert (answer.content == contents[name]) if stays else (answer.status_code == 404), name
+            held.append(used_bytes(network) - empty)
+    print(f"{count} objects: {held[0]} bytes after every second went, {held[1]} for the others alone")
+    assert held[0] <= 1.05 * held[1] + MEMBERS * DISK_BLOCK_BYTES
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(KILLS, marks=pytest.mark.soak)])
+def test_killed_at_a_point_drawn_by_a_seed_nothing_that_stands_is_lost(up: Up, tmp_path: Path, kills: int) -> None:
     """kill -9 of gc, again and again: what stands verifies each time, and the next whole run gives the space back."""
     (tmp_path / "few").mkdir()
     (tmp_path / "all").mkdir()
@@ -94,7 +126,7 @@ def test_killed_at_a_point_drawn_by_a_seed_nothing_that_stands_is_lost(up: Up, t
     before = used_bytes(up)
     for number in (2, 9):
         (tmp_path / "few" / f"f{number}").write_bytes(noise(200 + number, 300_000))
-    for seed in range(KILLS):
+    for seed in range(kills):
         first = publish(up, tmp_path / "all")
         second = publish(up, tmp_path / "few")
         up.lines("unpublish", first)

@@ -282,9 +282,9 @@ def _add_car(commands: Commands[Parser]) -> None:
 
 def add_removal(commands: Commands[Parser]) -> None:
     """Add unpublish, pin and lock."""
-    unpublish = _add(commands, "unpublish", "take an object back, and shred what no other holds",
+    unpublish = _add(commands, "unpublish", "take objects back, and shred what no other holds",
                      "fungistor unpublish CID", "removal:unpublish")  # fmt: skip
-    unpublish.add_argument("cid", metavar="CID", help="the root of an object")
+    unpublish.add_argument("cids", nargs="+", metavar="CID", help="the root of an object")
     add_tenant_option(unpublish)
     which = unpublish.add_mutually_exclusive_group()
     which.add_argument("--grace", type=duration, metavar="D", default=0,

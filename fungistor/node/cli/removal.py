@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fungistor.catalog.removal import Keep
+from fungistor.errors import FungiStorError
 from fungistor.node.cli.output import Output, size_text
 from fungistor.node.cli.progress import ProgressLine
 from fungistor.node.cli.rights import acting_of
@@ -18,6 +19,7 @@ from fungistor.node.use import network_of
 if TYPE_CHECKING:
     from fungistor.node.acting import Acting
     from fungistor.node.removal import Removal
+    from fungistor.objects.results import Unpublished
 
 
 @contextlib.contextmanager
@@ -30,18 +32,36 @@ def removal_of(arguments: argparse.Namespace, acting: Acting | None) -> Iterator
 
 
 def unpublish(arguments: argparse.Namespace, output: Output) -> int:
+    """Each CID by itself: one that cannot go does not hold up the others, and its exit code is the command's."""
+    code = 0
     with removal_of(arguments, acting_of(arguments)) as removal:
-        if arguments.undo:
-            cid = removal.keep(arguments.cid, Keep.UNDO)
-            if output.as_json:
-                output.json_line({"cid": cid, "undone": True})
-            else:
-                output.line(f"{cid}  is published again")
-            return 0
-        result = removal.unpublish(arguments.cid, grace_s=arguments.grace, dry_run=arguments.dry_run)
+        for text in arguments.cids:
+            try:
+                if arguments.undo:
+                    _tell_undone(removal.keep(text, Keep.UNDO), output)
+                else:
+                    _tell_unpublished(
+                        removal.unpublish(text, grace_s=arguments.grace, dry_run=arguments.dry_run), output
+                    )
+            except FungiStorError as error:
+                if len(arguments.cids) == 1:
+                    raise
+                output.error(error, text)
+                code = code or error.exit_code
+    return code
+
+
+def _tell_undone(cid: str, output: Output) -> None:
+    if output.as_json:
+        output.json_line({"cid": cid, "undone": True})
+    else:
+        output.line(f"{cid}  is published again")
+
+
+def _tell_unpublished(result: Unpublished, output: Output) -> None:
     if output.as_json:
         output.json_line(result.to_json())
-        return 0
+        return
     if result.dry_run:
         output.line(f"{result.cid}  would shred {result.shredded} blocks; others hold {result.still_readable}")
     elif result.until is not None:
@@ -51,7 +71,6 @@ def unpublish(arguments: argparse.Namespace, output: Output) -> int:
         output.note("`fungistor gc` gives the space back")
     for who in result.pending:
         output.note(f"not yet confirmed: {who}")
-    return 0
 
 
 def collect(arguments: argparse.Namespace, output: Output) -> int:
