@@ -14,6 +14,7 @@ from fungistor.catalog.authority import Issuer
 from fungistor.catalog.commands import (
     GROUP_MAX,
     SESSION_BYTES,
+    SHORT_LEVEL,
     Command,
     Group,
     SetLayout,
@@ -87,10 +88,10 @@ class LoggedCommand:
     outcome: Outcome | None
 
 
-def sign(command: Command, signer: Signer, when: int) -> Command:
-    """The command as its issuer's."""
+def sign(command: Command, signer: Signer, when: int, *, short: bool = False) -> Command:
+    """The command as its issuer's, in the form that it is going to be written in."""
     named = replace(command, issuer=issuer_id(signer.issuer), when=when)
-    return replace(named, signature=signer.sign(signed_bytes(named)))
+    return replace(named, signature=signer.sign(signed_bytes(named, short=short)))
 
 
 class Catalog:
@@ -154,6 +155,11 @@ class Catalog:
         """How many commands `commit_all` takes: fewer while some node does not know groups."""
         return GROUP_MAX if self._level() >= level_of(Group(())) else BATCH_ENTRIES_MAX
 
+    @property
+    def knows_short_names(self) -> bool:
+        """Whether every node opens names that are sealed under the salts of their manifests."""
+        return self._level() >= SHORT_LEVEL
+
     def commit_all(self, commands: Sequence[Command], *, fence: int | None = None) -> list[Outcome]:
         """Commit commands of 1 MiB in all with one flush of the disk and one signature; a refused one is a value here.
 
@@ -194,19 +200,22 @@ class Catalog:
 
     def _entries(self, commands: Sequence[Command]) -> list[bytes]:
         """Commands as entries of the log: one for all, where every node knows groups."""
-        if len(commands) == 1 or self._level() < level_of(Group(tuple(commands))):
-            return [encode_command(self._signed(command)) for command in commands]
+        level = self._level()
+        short = level >= SHORT_LEVEL
+        if len(commands) == 1 or level < level_of(Group(tuple(commands))):
+            return [encode_command(self._signed(command, short), short=short) for command in commands]
         bare = tuple(
             replace(command, issuer=b"", signature=b"", when=None) if command.issuer or command.when else command
             for command in commands
         )
-        return [encode_command(self._signed(Command(bare[0].session, bare[0].sequence, Group(bare))))]
+        group = Command(bare[0].session, bare[0].sequence, Group(bare))
+        return [encode_command(self._signed(group, short), short=short)]
 
-    def _signed(self, command: Command) -> Command:
+    def _signed(self, command: Command, short: bool) -> Command:
         """The command as this node's. One that has a signature, as those of the authority, stays as it is."""
         if self._signer is None or command.signature:
             return command
-        return sign(command, self._signer, int(time.time()))
+        return sign(command, self._signer, int(time.time()), short=short)
 
     def _level(self) -> int:
         """What every registered node is known to apply. A node that never told has applied nothing yet."""

@@ -42,7 +42,9 @@ from fungistor.catalog.record import (
     OBJECT_ID_BYTES,
     Record,
     record_fields,
+    short_fields,
     take_record,
+    take_short,
 )
 from fungistor.catalog.removal import (
     Collect,
@@ -106,6 +108,9 @@ BODY_FIELDS_MAX = 8
 GROUP_MAX = 8192
 """Of commands in one entry: its bytes end it before, unless they are no longer than their envelopes."""
 
+SHORT_LEVEL = 2
+"""Of nodes that read short publishes, and names sealed under the salts of their manifests."""
+
 READ_KEPT = 4
 """Entries read last, of 1 MiB at most and some four times that as commands."""
 
@@ -148,6 +153,8 @@ class Kind(IntEnum):
     REMOVE_TENANT = 42
     ADD_TOKEN = 43
     REVOKE_TOKEN = 44
+    SHORT_PUBLISH = 55
+    """A publish in fewer bytes; read as one, it is a PUBLISH."""
 
 
 class UnknownCommandError(CorruptError):
@@ -295,13 +302,13 @@ def parts_of(command: Command) -> tuple[Command, ...]:
     return command.body.commands if isinstance(command.body, Group) else (command,)
 
 
-def encode_command(command: Command) -> bytes:
-    """Encode a command.
+def encode_command(command: Command, *, short: bool = False) -> bytes:
+    """Encode a command, with publishes in their `short` form where every node reads level `SHORT_LEVEL`.
 
     Raises:
         InvalidError: a field is out of bounds, or the whole is over `COMMAND_BYTES_MAX`.
     """
-    data = _encode(command, command.signature)
+    data = _encode(command, command.signature, short)
     if len(data) > COMMAND_BYTES_MAX:
         raise InvalidError(f"a command of {len(data)} bytes is over the {COMMAND_BYTES_MAX} that consensus takes")
     try:
@@ -311,9 +318,9 @@ def encode_command(command: Command) -> bytes:
     return data
 
 
-def signed_bytes(command: Command) -> bytes:
-    """What a signature covers: the command with its signature left empty."""
-    return _encode(command, b"")
+def signed_bytes(command: Command, *, short: bool = False) -> bytes:
+    """What a signature covers: the command in the form that it is written in, with its signature left empty."""
+    return _encode(command, b"", short)
 
 
 def signed_in(command: Command, payload: bytes) -> bytes:
@@ -323,27 +330,30 @@ def signed_in(command: Command, payload: bytes) -> bytes:
 
 
 def named_bytes(command: Command) -> bytes:
-    """What (session, sequence) stands for: it is the same whoever signs it, when, and in whatever group."""
+    """What (session, sequence) stands for: it is the same whoever signs it, when, in whatever group and form."""
     return encode_array([command.session, command.sequence, *_kind_and_fields(command)])
 
 
-def _encode(command: Command, signature: bytes) -> bytes:
-    envelope = [VERSION, command.session, command.sequence, command.issuer, signature, *_kind_and_fields(command)]
+def _encode(command: Command, signature: bytes, short: bool) -> bytes:
+    envelope = [VERSION, command.session, command.sequence, command.issuer, signature]
+    envelope += _kind_and_fields(command, short=short)
     return encode_array(envelope if command.when is None else [*envelope, command.when])
 
 
-def _kind_and_fields(command: Command) -> list[object]:
-    form = _FORM_OF[type(command.body)]
-    if isinstance(command.body, Group):
-        return [int(form.kind), [_group_rows(command)]]
-    return [int(form.kind), form.fields(command.body)]
+def _kind_and_fields(command: Command, *, short: bool = False) -> list[object]:
+    body = command.body
+    if isinstance(body, Group):
+        return [int(Kind.GROUP), [_group_rows(command, body, short)]]
+    if short and isinstance(body, Publish):
+        return [int(Kind.SHORT_PUBLISH), _publish_fields(body, short_fields(body.record, command.session))]
+    form = _FORM_OF[type(body)]
+    return [int(form.kind), form.fields(body)]
 
 
-def _group_rows(command: Command) -> list[object]:
-    assert isinstance(command.body, Group)
+def _group_rows(command: Command, group: Group, short: bool) -> list[object]:
     return [
-        [b"" if part.session == command.session else part.session, part.sequence, *_kind_and_fields(part)]
-        for part in command.body.commands
+        [b"" if part.session == command.session else part.session, part.sequence, *_kind_and_fields(part, short=short)]
+        for part in group.commands
     ]
 
 
@@ -352,9 +362,9 @@ def _layout_fields(body: SetLayout) -> list[object]:
     return [body.number, members, body.table, body.policy]
 
 
-def _publish_fields(body: Publish) -> list[object]:
+def _publish_fields(body: Publish, record: list[object] | None = None) -> list[object]:
     looked_again = [] if body.reused_at is None else [body.reused_at]
-    return [record_fields(body.record), body.against, body.began, *looked_again]
+    return [record or record_fields(body.record), body.against, body.began, *looked_again]
 
 
 def _payments_fields(body: PayOwed) -> list[object]:
@@ -384,10 +394,16 @@ def decode_command(data: bytes) -> Command:
     signature = fields.bytes("signature", 0, SIGNATURE_BYTES)
     form = _take_form(fields)
     rows = fields.array("body", BODY_FIELDS_MAX)
-    body = _take_group(rows, session) if form.kind is Kind.GROUP else form.take(rows)
+    body = _take_group(rows, session) if form.kind is Kind.GROUP else _take_body(form, rows, session)
     when = fields.uint("when") if fields.more() else None
     fields.end()
     return Command(session, sequence, body, issuer, signature, when)
+
+
+def _take_body(form: _Form, fields: Fields, session: SessionId) -> Body:
+    if form.kind is Kind.SHORT_PUBLISH:
+        return _take_publish(fields, session)
+    return form.take(fields)
 
 
 def _take_form(fields: Fields) -> _Form:
@@ -410,9 +426,10 @@ def _take_group(fields: Fields, session: SessionId) -> Group:
         form = _take_form(row)
         if form.kind is Kind.GROUP:
             raise row.wrong("kind", "is a group")
-        body = form.take(row.array("body", BODY_FIELDS_MAX))
+        whose = SessionId(own) if own else session
+        body = _take_body(form, row.array("body", BODY_FIELDS_MAX), whose)
         row.end()
-        commands.append(Command(SessionId(own) if own else session, sequence, body))
+        commands.append(Command(whose, sequence, body))
     fields.end()
     if not commands:
         raise fields.wrong("commands", "are none")
@@ -452,8 +469,9 @@ def _take_member(fields: Fields, least: int) -> LayoutMember:
     return LayoutMember(number, member_id, tuple(zone), weight, lat, lon)
 
 
-def _take_publish(fields: Fields) -> Publish:
-    record = take_record(fields.array("record", 14))
+def _take_publish(fields: Fields, short_of: SessionId | None = None) -> Publish:
+    array = fields.array("record", 14)
+    record = take_record(array) if short_of is None else take_short(array, short_of)
     against = fields.bytes("against", 0, MANIFEST_ID_BYTES)
     if len(against) not in (0, MANIFEST_ID_BYTES):
         raise fields.wrong("against", f"is neither empty nor {MANIFEST_ID_BYTES} bytes")
@@ -484,11 +502,11 @@ def _take_retirement(fields: Fields) -> RetireLayouts:
 
 
 def _no_fields(_: object) -> list[object]:
-    raise AssertionError("a group stands in its envelope")
+    raise AssertionError("it stands in its envelope")
 
 
 def _no_body(_: Fields) -> Body:
-    raise AssertionError("a group stands in its envelope")
+    raise AssertionError("it stands in its envelope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -531,5 +549,6 @@ _FORMS = (
     _Form(Kind.ADD_TOKEN, AddToken, add_token_fields, take_add_token, level=2),
     _Form(Kind.REVOKE_TOKEN, RevokeToken, revoke_token_fields, take_revoke_token, level=2),
 )
+_SHORT_PUBLISH = _Form(Kind.SHORT_PUBLISH, Publish, _no_fields, _no_body, Scope.PUBLISH, level=SHORT_LEVEL)
 _FORM_OF: dict[type[Body], _Form] = {form.body: form for form in _FORMS}
-_FORM_OF_KIND: dict[int, _Form] = {form.kind: form for form in _FORMS}
+_FORM_OF_KIND: dict[int, _Form] = {form.kind: form for form in (*_FORMS, _SHORT_PUBLISH)}

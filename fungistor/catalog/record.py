@@ -12,6 +12,10 @@ from fungistor.ids import MemberNumber, ObjectId, TenantNumber
 
 VERSION = 0
 
+DEFAULT_POLICY = "default"
+SHORT_FIELDS = 13
+_LIST_KEY_CONTEXT = "fungistor v0 own list key"
+
 OBJECT_ID_BYTES = 32
 SALT_BYTES = 32
 LIST_KEY_BYTES = 32
@@ -114,6 +118,54 @@ _PLACE: Shape = (
     ("sealed name", bytes, 1, SEALED_NAME_BYTES_MAX),
     ("published", int, 0, UINT_MAX),
 )
+
+
+def own_list_key(object_id: ObjectId, salt: bytes) -> bytes:
+    """The list key of an object's first manifest under a salt.
+
+    Whoever has the record has both, as he has a list key that stands in it. The key table has salts, but no object ids.
+    """
+    return blake3(object_id + salt, derive_key_context=_LIST_KEY_CONTEXT).digest(LIST_KEY_BYTES)
+
+
+def short_fields(record: Record, session: bytes) -> list[object]:
+    """The record as it stands in a short publish of a session: without what it begins with or mostly says."""
+    s = record.sizes
+    own = record.salt.startswith(session)
+    return [
+        record.object_id,
+        record.tenant,
+        None if record.policy == DEFAULT_POLICY else record.policy,
+        int(record.private),
+        record.profile,
+        [s.size, s.sealed, s.stored, s.blocks, s.stripes],
+        record.manifest,
+        record.salt[len(session) :] if own else record.salt,
+        None if record.list_key == own_list_key(record.object_id, record.salt) else record.list_key,
+        record.sealed_name,
+        record.published,
+        record.expires,
+        [number for debt in record.owed for number in debt],
+    ]
+
+
+def take_short(fields: Fields, session: bytes) -> Record:
+    """Read a short record. Raises: CorruptError: as `take_record`, or what should be left out is there."""
+    values = fields.rest()
+    if len(values) != SHORT_FIELDS:
+        raise fields.wrong("record", f"has {len(values)} fields, not {SHORT_FIELDS}")
+    policy, salt = values[2], values[7]
+    if policy == DEFAULT_POLICY:
+        raise fields.wrong("policy", "is the one that is left out")
+    if type(salt) is not bytes or salt.startswith(session):
+        raise fields.wrong("salt", "has the session that is left out")
+    values[2] = DEFAULT_POLICY if policy is None else policy
+    values[7] = salt = session + salt if len(salt) < SALT_BYTES else salt
+    own = own_list_key(ObjectId(values[0]), salt) if type(values[0]) is bytes else b""
+    if values[8] == own:
+        raise fields.wrong("list key", "is the one that is left out")
+    values[8] = own if values[8] is None else values[8]
+    return take_record(Fields([VERSION, *values], "short record"))
 
 
 def take_record(fields: Fields) -> Record:

@@ -96,6 +96,6 @@ class Audit:
             wrapped = self._table.get(record.key_id)
             if wrapped is None:
                 return None
-            return open_name(unwrap(self._keys.tenant_keys[record.tenant], wrapped), record.sealed_name)
+            return open_name(unwrap(self._keys.tenant_keys[record.tenant], wrapped), record.sealed_name, record.salt)
         except FungiStorError:  # shredded, or sealed under a key that was dropped since
             return None

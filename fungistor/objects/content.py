@@ -241,7 +241,7 @@ class Content:
 
     def name_of(self, record: Record) -> ObjectName:
         """The object's CID and name."""
-        return open_name(self.object_key(record), record.sealed_name)
+        return open_name(self.object_key(record), record.sealed_name, record.salt)
 
     # -- block index ------------------------------------------------------------------------------------------
 

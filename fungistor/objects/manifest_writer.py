@@ -155,18 +155,22 @@ def write_manifest(
     object_key: bytes,
     *,
     salt: bytes | None = None,
+    list_key: bytes | None = None,
     partial: bool = False,
 ) -> WrittenManifest:
     """Write the pages to members; nothing names them until the record is committed.
 
-    `salt` is drawn for this manifest and no other. With `partial` a block that the spool has not is absent from the
-    object, else its lack is a bug.
+    `salt`, and `list_key` with it, are drawn for this manifest and no other. With `partial` a block that the spool has
+    not is absent from the object, else its lack is a bug.
 
     Raises:
         UnavailableError: too few members took a stripe.
     """
     salt = salt or os.urandom(SALT_BYTES)
-    sealed = seal_manifest(spool, root, store, session, slots, object_key, salt=salt, partial=partial)
+    list_key = list_key or os.urandom(KEY_BYTES)
+    sealed = seal_manifest(
+        spool, root, store, session, slots, object_key, salt=salt, list_key=list_key, partial=partial
+    )
     where = _write_root(sealed.list_page, sealed.map_page, salt, store, session)
     return WrittenManifest(
         root=encode_root(where),
@@ -187,10 +191,10 @@ def seal_manifest(
     object_key: bytes,
     *,
     salt: bytes,
+    list_key: bytes,
     partial: bool = False,
 ) -> SealedManifest:
     """As `write_manifest`, but for the root pages, which are sealed and still to be stored."""
-    list_key = os.urandom(KEY_BYTES)
     map_stripes = _PageStripes(store, session, slots, spool)
     map_root = _write_map(spool, root, map_stripes, session.folder, partial=partial)
     map_stripes.close()

@@ -28,17 +28,32 @@ class ObjectName:
 def seal_name(object_key: bytes, name: ObjectName) -> bytes:
     """Seal under a one-use key: 32 bytes of salt, then DAG-CBOR ``[CID bytes, name]`` with its tag."""
     salt = os.urandom(SALT_BYTES)
+    return salt + _seal(object_key, name, salt)
+
+
+def seal_first_name(object_key: bytes, name: ObjectName, salt: bytes) -> bytes:
+    """As `seal_name`, under the salt of the manifest that the key was drawn for: it stands in the record, so not here.
+
+    Only the first name under a key may be sealed so, and only where every node knows this form.
+    """
+    return _seal(object_key, name, salt)
+
+
+def _seal(object_key: bytes, name: ObjectName, salt: bytes) -> bytes:
     plain: bytes = libipld.encode_dag_cbor([name.cid.encode(), name.name])
-    return salt + seal(derive(object_key, _PURPOSE, salt), plain, _AAD)
+    return seal(derive(object_key, _PURPOSE, salt), plain, _AAD)
 
 
-def open_name(object_key: bytes, sealed: bytes) -> ObjectName:
-    """Open what `seal_name` sealed.
+def open_name(object_key: bytes, sealed: bytes, salt: bytes) -> ObjectName:
+    """Open what `seal_name` or `seal_first_name` sealed; `salt` is the record's.
 
     Raises:
         CorruptError: it was sealed under another key or is damaged.
     """
-    plain = open_sealed(derive(object_key, _PURPOSE, sealed[:SALT_BYTES]), sealed[SALT_BYTES:], _AAD)
+    try:
+        plain = open_sealed(derive(object_key, _PURPOSE, salt), sealed, _AAD)
+    except FungiStorError:
+        plain = open_sealed(derive(object_key, _PURPOSE, sealed[:SALT_BYTES]), sealed[SALT_BYTES:], _AAD)
     try:
         cid, name = libipld.decode_dag_cbor(plain)
         return ObjectName(CID.decode(cid), str(name))

@@ -14,7 +14,7 @@ from fungistor.dag.cid import CID
 from fungistor.errors import ConflictError
 from fungistor.ids import ObjectId, SessionId, TenantNumber
 from fungistor.keys.ring import NodeKeys, unwrap, wrap
-from fungistor.objects.naming import ObjectName, open_name, seal_name
+from fungistor.objects.naming import ObjectName, open_name, seal_first_name, seal_name
 from fungistor.objects.ports import KeyTable
 
 
@@ -51,7 +51,12 @@ class ObjectKeys:
 
     def named(self, record: Record | None) -> ObjectName | None:
         """What an object is known by."""
-        return None if record is None else open_name(self.of(record), record.sealed_name)
+        return None if record is None else open_name(self.of(record), record.sealed_name, record.salt)
+
+    def seal_first_name(self, key: bytes, name: ObjectName, salt: bytes) -> bytes:
+        """The name of an object whose key was just drawn."""
+        known = self._ports.catalog.knows_short_names
+        return seal_first_name(key, name, salt) if known else seal_name(key, name)
 
     def seal_name(self, record: Record, cid: CID, name: str) -> bytes:
         """A name for an object's record."""

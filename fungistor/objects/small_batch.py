@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from fungistor.catalog.commands import Publish
-from fungistor.catalog.record import Record, Sizes
+from fungistor.catalog.record import Record, Sizes, own_list_key
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import Outcome
 from fungistor.coding.page_codec import encode_root
@@ -26,7 +26,7 @@ from fungistor.limits import INLINE_BYTES_MAX, MIB
 from fungistor.objects.assemble import Assembled
 from fungistor.objects.lease import DENIED_HINT, Lease
 from fungistor.objects.manifest_writer import SALT_BYTES, SealedManifest, seal_manifest
-from fungistor.objects.naming import ObjectName, seal_name
+from fungistor.objects.naming import ObjectName
 from fungistor.objects.object_keys import ObjectKeys
 from fungistor.objects.reading import Reading
 from fungistor.objects.results import PublishOutcome
@@ -117,9 +117,10 @@ class SmallBatch:
         salt = self._lease.id + ports.draw(SALT_BYTES - len(self._lease.id))
         key, row = self._keys.draw(salt, ports.tenant)
         first = session.stripes
+        list_key = own_list_key(identity, salt)
         manifest = seal_manifest(
-            self._spool, facts.root, ports.store, session, itertools.count(), key, salt=salt
-        )  # fmt: skip
+            self._spool, facts.root, ports.store, session, itertools.count(), key, salt=salt, list_key=list_key
+        )
         pages = range(first, session.stripes)
         place = roots.add(manifest.list_page, manifest.map_page)
         self._sealed_bytes += place.bytes
@@ -150,7 +151,7 @@ class SmallBatch:
         ports, (session, roots), small = self._ports, self._stored, list(self._taken.values())
         roots.close()
         failed = session.flush()
-        committed = [_committed(session, roots, each, failed) for each in small]
+        committed = [_committed(session, roots, each, self._sealed_name(each), failed) for each in small]
         ports.key_table.put_all([each.row for each in small])
         self._lease.leftovers |= session.in_vain
         ports.catalog.catch_up()
@@ -161,6 +162,10 @@ class SmallBatch:
         )
         session.committed = True
         return [self._result(*each) for each in zip(small, committed, outcomes, strict=True)]
+
+    def _sealed_name(self, small: _Small) -> bytes:
+        name = ObjectName(small.facts.root, small.facts.name)
+        return self._keys.seal_first_name(small.key, name, small.manifest.salt)
 
     def _result(self, small: _Small, committed: Committed, outcome: Outcome) -> PublishOutcome | FungiStorError | None:
         if outcome.verdict is Verdict.DENIED:
@@ -178,7 +183,9 @@ class SmallBatch:
         return small.reading.outcome(small.assembled, told)
 
 
-def _committed(session: Session, roots: SharedRoots, small: _Small, failed: Mapping[MemberNumber, str]) -> Committed:
+def _committed(
+    session: Session, roots: SharedRoots, small: _Small, sealed_name: bytes, failed: Mapping[MemberNumber, str]
+) -> Committed:
     """An object as it is going to be committed."""
     manifest, facts = small.manifest, small.facts
     stored, new = roots.parts(small.place)
@@ -192,7 +199,7 @@ def _committed(session: Session, roots: SharedRoots, small: _Small, failed: Mapp
         facts,
         sizes,
         (encode_root(root), manifest.salt, manifest.list_key),
-        seal_name(small.key, ObjectName(facts.root, facts.name)),
+        sealed_name,
         settlement,
     )
     return Committed(record, facts.name, settlement, new + pages, 0)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import NO_MANIFEST, Publish
-from fungistor.catalog.record import Record, Sizes
+from fungistor.catalog.record import Record, Sizes, own_list_key
 from fungistor.catalog.state import Outcome
 from fungistor.dag.cid import CID
 from fungistor.errors import ConflictError
@@ -26,7 +26,7 @@ from fungistor.objects.known import KnownBlocks
 from fungistor.objects.lease import Lease
 from fungistor.objects.manifest_writer import SALT_BYTES, WrittenManifest, pack_slot, whole_slot, write_manifest
 from fungistor.objects.mend import Mended
-from fungistor.objects.naming import ObjectName, seal_name
+from fungistor.objects.naming import ObjectName
 from fungistor.objects.object_keys import ObjectKeys
 from fungistor.objects.ports import KeyTable, ShardStore
 from fungistor.objects.session import Draw, Session, Settlement, WrittenStripe
@@ -168,11 +168,19 @@ class Storing:
             key, row = self._keys.draw(salt, ports.tenant)
             ports.key_table.put(*row)
             manifest = write_manifest(
-                self._spool, facts.root, ports.store, session, self._slots, key, salt=salt, partial=facts.partial
+                self._spool,
+                facts.root,
+                ports.store,
+                session,
+                self._slots,
+                key,
+                salt=salt,
+                list_key=own_list_key(identity, salt),
+                partial=facts.partial,
             )
             settlement, new_bytes = session.settle(), session.new_bytes
             self._known.add_to(settlement)
-            sealed_name = seal_name(key, ObjectName(facts.root, name))
+            sealed_name = self._keys.seal_first_name(key, ObjectName(facts.root, name), salt)
             record = self._record(identity, replace(facts, private=private), manifest, sealed_name, settlement)
         against = current.manifest_id if current is not None else NO_MANIFEST
         self._lease.leftovers |= session.in_vain

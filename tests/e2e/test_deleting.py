@@ -166,13 +166,13 @@ def test_the_attacker_who_has_everything_finds_nothing(up: Up, tmp_path: Path) -
         assert not (where := _holds(up.home / "members", sample)), f"a sealed block in {where}"
     # What is left in the log is sealed under a key that is nowhere any more: none at hand opens it.
     keys = _keys_at_hand(up)
-    for sealed in sealed_names:
+    for sealed, salt in sealed_names:
         for key in keys:
             with pytest.raises(FungiStorError):
-                open_name(key, sealed)
+                open_name(key, sealed, salt)
 
 
-def _secrets(up: Up, cid: str, content: bytes) -> tuple[dict[str, list[bytes]], list[bytes]]:
+def _secrets(up: Up, cid: str, content: bytes) -> tuple[dict[str, list[bytes]], list[tuple[bytes, bytes]]]:
     """What an attacker would look for: samples by what they are, and what the log says of the object."""
     root = CID.parse(cid)
     with contextlib.closing(open_network(Home(str(up.home)))) as network:
@@ -199,7 +199,7 @@ def _secrets(up: Up, cid: str, content: bytes) -> tuple[dict[str, list[bytes]], 
             "CID": [cid.encode(), root.digest, *(found.digest for found, _ in manifest.placed())],
             "sealed": spans,
         }
-    return secrets, [record.sealed_name]
+    return secrets, [(record.sealed_name, record.salt)]
 
 
 def _holds(folder: Path, sample: bytes) -> Path | None:

@@ -26,7 +26,7 @@ from fungistor.catalog.commands import (
 )
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer, Scope
 from fungistor.catalog.names import RemoveName, SetName
-from fungistor.catalog.record import Record, Sizes
+from fungistor.catalog.record import Record, Sizes, own_list_key
 from fungistor.catalog.removal import (
     Collect,
     EndSession,
@@ -132,6 +132,34 @@ def _signed() -> Command:
     return sign(Command(SessionId(counting(0xF0, 16)), 99, body), authority, 1_790_000_000)
 
 
+def _short() -> list[tuple[str, bytes]]:
+    """Publishes in their short form: under the salt of another session, of their own, and signed in a group."""
+    session, node = SessionId(counting(0xF0, 16)), SigningKey(counting(0x50, 32))
+    record = replace(_record(debts=((3, 2),)), salt=session + counting(0x30, 16))
+    record = replace(record, list_key=own_list_key(record.object_id, record.salt))
+    other = replace(_record(), policy="safe", expires=1_890_000_000)
+    parts = (Command(session, 7, Publish(record)), Command(session, 8, EndSession(1_790_000_100, leftovers=False)))
+    group = sign(Command(session, 7, Group(parts)), node, 1_790_000_000, short=True)
+    return [
+        ("short publish", encode_command(Command(session, 5, Publish(record)), short=True)),
+        ("short publish of another session's salt", encode_command(Command(session, 6, Publish(other)), short=True)),
+        ("short publish in a signed group", encode_command(group, short=True)),
+    ]
+
+
+def _refused_short() -> list[tuple[str, bytes]]:
+    fields = libipld.decode_dag_cbor(_short()[0][1])
+    record, rest = fields[6][0], fields[6][1:]
+    named = [*record[:2], "default", *record[3:]]
+    salted = [*record[:7], fields[1] + record[7], *record[8:]]
+    keyed = [*record[:8], own_list_key(record[0], fields[1] + record[7]), *record[9:]]
+    return [
+        ("short publish that names the default policy", libipld.encode_dag_cbor([*fields[:6], [named, *rest]])),
+        ("short publish with its own list key", libipld.encode_dag_cbor([*fields[:6], [keyed, *rest]])),
+        ("short publish with its own session's salt", libipld.encode_dag_cbor([*fields[:6], [salted, *rest]])),
+    ]
+
+
 def _refused(good: bytes) -> list[tuple[str, bytes]]:
     fields = libipld.decode_dag_cbor(good)
     return [
@@ -156,7 +184,8 @@ def vectors() -> dict[str, object]:
         "format": "catalog command",
         "version": 0,
         "commands": [{"name": name, "hex": data.hex()} for name, data in made],
-        "refused": [{"name": name, "hex": data.hex()} for name, data in _refused(plain)],
+        "short": [{"name": name, "hex": data.hex()} for name, data in _short()],
+        "refused": [{"name": name, "hex": data.hex()} for name, data in [*_refused(plain), *_refused_short()]],
     }
 
 

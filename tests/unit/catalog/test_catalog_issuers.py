@@ -6,18 +6,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import libipld
 import pytest
 
 from fungistor.catalog.catalog import Catalog, sign
-from fungistor.catalog.commands import Body, Command, PayOwed, RetireLayouts, encode_command
+from fungistor.catalog.commands import Body, Command, Kind, PayOwed, RetireLayouts
 from fungistor.catalog.issuers import ALL_SCOPES, LEVEL, RegisterIssuer, Report, RevokeIssuer, Scope, issuer_id
 from fungistor.catalog.log import START
+from fungistor.catalog.record import Sizes, own_list_key
+from fungistor.catalog.removal import EndSession, OpenSession
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import State
 from fungistor.catalog.tenants import AddTenant
+from fungistor.coding.compress import Compression
+from fungistor.coding.manifest import ManifestRoot, RootRef, Slot
+from fungistor.coding.page_codec import encode_root
+from fungistor.dag.cid import CID, RAW
 from fungistor.errors import ConflictError, DeniedError, UnavailableError
-from fungistor.ids import LayoutNumber, Revision, TenantNumber
+from fungistor.ids import LayoutNumber, Revision, StripeId, TenantNumber
 from fungistor.keys.ring import SigningKey
+from fungistor.objects.naming import ObjectName, seal_first_name
 from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
 from tests.unit.catalog.samples import command, drawn, layout, publish, record
 
@@ -150,7 +158,68 @@ def test_an_object_in_a_group_takes_less_than_400_bytes(nodes: Open) -> None:
     catalog.commit_all(batch)
     [*_, entry] = catalog._log.read(START)
     assert len(entry.payload) / len(batch) <= 400
-    assert len(encode_command(sign(batch[0], NODE, 1_790_000_000))) <= 500
+
+
+def test_a_small_object_alone_takes_less_than_400_bytes(nodes: Open) -> None:
+    """A file of 3 KB under a name of 20 letters, published alone and signed, with the end of its session: at most 400
+    bytes of the log; what it is read as is what was sent."""
+    catalog = nodes("node", NODE)
+    catalog.commit(by_root(registration(NODE)))
+    sent = command(OpenSession(drawn("secret"), 256, 1_790_021_600))
+    catalog.commit(sent)
+    name = seal_first_name(drawn("key"), ObjectName(CID(1, RAW, b"\x12\x20" + drawn("hash")), "n" * 20), drawn("salt"))
+    salt = sent.session + drawn("salt", 16)
+    small = publish(
+        sealed_name=name,
+        list_key=own_list_key(record(0).object_id, salt),
+        manifest=encode_root(small_root()),
+        salt=salt,
+        sizes=Sizes(size=3000, sealed=3100, stored=16_384, blocks=1, stripes=1),
+    )
+    one = Command(sent.session, 1, replace(small, began=Revision(1_000_000)))
+    catalog.commit_all([one, Command(sent.session, 2, EndSession(1_790_000_100, leftovers=False))])
+    [*_, entry] = catalog._log.read(START)
+    assert len(entry.payload) <= 400
+    assert [logged.command.body for logged in catalog.logged(2)][:1] == [one.body]
+    assert catalog.record(small.record.object_id) == small.record
+
+
+def small_root() -> ManifestRoot:
+    """That of a small file alone: five copies."""
+    slot = Slot(StripeId(drawn("stripe")), 1, 4, 3_328, drawn("content root"), LayoutNumber(100))
+    list_page, map_page = RootRef(0, 22, 6, Compression.STORED), RootRef(22, 3_100, 3_080, Compression.STORED)
+    return ManifestRoot(slot, list_page, map_page, drawn("salt"))
+
+
+def test_publishes_are_short_when_every_node_reads_them(nodes: Open) -> None:
+    """While a node reports level 1 publishes stand in their long form, alone and in groups; then in the short one. Both
+    are signed as they stand, and what was committed in one form is known in the other."""
+    old, new = nodes("old", OTHER), nodes("new", NODE)
+    new.commit(by_root(registration(NODE, name="new")))
+    new.commit(by_root(registration(OTHER, name="old")))
+    old.commit(command(Report(1, 0, b"")))
+    assert new.report()
+    sent = [command(publish(number)) for number in range(6)]
+
+    def kinds() -> list[int]:
+        [*_, entry] = new._log.read(START)
+        found = libipld.decode_dag_cbor(entry.payload)
+        return [row[2] for row in found[6][0]] if found[5] == Kind.GROUP else [found[5]]
+
+    new.commit(sent[0])
+    assert kinds() == [Kind.PUBLISH]
+    new.commit_all(sent[1:3])
+    assert kinds() == [Kind.PUBLISH] * 2
+    old.commit(command(Report(2, 0, b"")))
+    new.catch_up()
+    assert new.knows_short_names
+    new.commit(sent[3])
+    assert kinds() == [Kind.SHORT_PUBLISH]
+    new.commit_all(sent[4:])
+    assert kinds() == [Kind.SHORT_PUBLISH] * 2
+    assert [outcome.verdict for outcome in new.commit_all(sent)] == [Verdict.APPLIED] * 6
+    assert old.catch_up()
+    assert old._state.fingerprint() == new._state.fingerprint()
 
 
 def test_kinds_of_a_later_program_wait_for_every_node(nodes: Open) -> None:

@@ -22,7 +22,7 @@ from fungistor.errors import (
 from fungistor.ids import StripeId
 from fungistor.objects import content as contents_module
 from fungistor.objects.content import Content
-from fungistor.objects.naming import ObjectName, open_name, seal_name
+from fungistor.objects.naming import ObjectName, open_name, seal_first_name, seal_name
 from fungistor.objects.paths import SEGMENTS_MAX, parse_cid_path
 from fungistor.objects.publish import Publisher
 from fungistor.objects.results import PublishOptions, PublishOutcome
@@ -196,17 +196,22 @@ def test_many_threads_read_at_once(network: MemoryNetwork, tree: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "plain", "日本語 / with\nlines", "x" * 255])
 def test_names_come_back_under_the_right_key_only(name: str) -> None:
-    """A sealed name opens under its object key, differs each time, and is corrupt under any other key or flip."""
-    key, cid = bytes(range(32)), leaf(b"x")
-    sealed = seal_name(key, ObjectName(cid, name))
-    assert open_name(key, sealed) == ObjectName(cid, name)
-    assert seal_name(key, ObjectName(cid, name)) != sealed
-    assert cid.multihash not in sealed
+    """A sealed name opens under its object key, differs each time, and is corrupt under any other key or flip; so does
+    the first one, which is 32 bytes shorter, under its salt only."""
+    key, cid, salt = bytes(range(32)), leaf(b"x"), bytes(range(32, 64))
+    later, first = seal_name(key, ObjectName(cid, name)), seal_first_name(key, ObjectName(cid, name), salt)
+    assert seal_name(key, ObjectName(cid, name)) != later
+    assert len(first) == len(later) - 32
     with pytest.raises((CorruptError, DeniedError)):
-        open_name(bytes(32), sealed)
-    for at in range(0, len(sealed), 7):
-        with pytest.raises(CorruptError):
-            open_name(key, sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :])
+        open_name(key, first, bytes(32))
+    for sealed in (first, later):
+        assert open_name(key, sealed, salt) == ObjectName(cid, name)
+        assert cid.multihash not in sealed
+        with pytest.raises((CorruptError, DeniedError)):
+            open_name(bytes(32), sealed, salt)
+        for at in range(0, len(sealed), 7):
+            with pytest.raises(CorruptError):
+                open_name(key, sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :], salt)
 
 
 @pytest.mark.parametrize("form", ["{}", "/ipfs/{}", "ipfs://{}", "/ipfs/{}/", "{}//"])
