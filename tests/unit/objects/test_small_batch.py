@@ -20,6 +20,12 @@ from fungistor.testing.memory_network import MemoryNetwork
 from tests.unit.objects.trees import noise, write
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No batch ends by the clock of a busy machine."""
+    monkeypatch.setattr(small_batch, "WAIT_S_MAX", 3600.0)
+
+
 def small(tree: Path, count: int, size: int = 3000) -> list[str]:
     """So many files of some bytes, no two alike."""
     return [str(write(tree, f"f{number:04}", noise(number, size + number))) for number in range(count)]
