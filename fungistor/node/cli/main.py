@@ -54,9 +54,6 @@ def guarded(output: Output, work: Callable[[], int]) -> int:
 def _run(words: list[str], output: Output) -> int:
     place = options.find_command(words)
     command = words[place] if place < len(words) else ""
-    asks_help = not {"-h", "--help"}.isdisjoint(words)
-    if command in options.NOT_YET_COMMANDS and not asks_help:
-        raise options.not_yet(f"`fungistor {command}`")
     if command == "zdb":
         # Its flags are the original daemon's, so none of them may reach this parser. What stands before it may.
         if words[:place]:

@@ -13,8 +13,6 @@ from fungistor.node.cli.tenant_options import add_privacy, add_tenant_option, ad
 PROFILES = ("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1")
 """Repeated here so that `--help` and a wrong option cost no import of the DAG room; a test holds the two equal."""
 
-NOT_YET_COMMANDS: dict[str, str] = {}
-
 ABOUT = """\
 FungiStor: publish a file or a folder once, fetch it by its IPFS CID, with any 4 of 20 places dead.
 
@@ -87,8 +85,6 @@ def build_parser() -> Parser:
     )
     # `zdb` is here for the help alone: its flags are the original's (`-data`, `--socket` ...), read by the daemon.
     _add(commands, "version", "say the versions, and which erasure engine runs", "fungistor version", "other:version")
-    for name in NOT_YET_COMMANDS:
-        _add(commands, name, f"{NOT_YET_COMMANDS[name]} (not available yet)", "", "")
     return parser
 
 

@@ -18,17 +18,16 @@ from fungistor.dag.profiles import PROFILES as REAL_PROFILES
 from fungistor.errors import NotFoundError
 from fungistor.node.children import wait_until
 from fungistor.node.cli.main import main
-from fungistor.node.cli.options import NOT_YET_COMMANDS, PROFILES, build_parser, find_command
+from fungistor.node.cli.options import PROFILES, build_parser, find_command
 from fungistor.node.cli.output import Output, safe, seconds_text, size_text, table_lines
 from fungistor.node.cli.progress import ProgressLine
 from fungistor.objects.results import EntryLine, ObjectLine, PublishOutcome, VerifyReport
 
 ROOT = Path(__file__).parents[3]
-BUILT = (
+COMMANDS = (
     "up", "publish", "get", "cat", "ls", "stat", "car", "objects", "verify", "status", "member", "name", "gateway",
     "unpublish", "gc", "pin", "lock", "zdb", "version",
 )  # fmt: skip
-COMMANDS = (*BUILT, *NOT_YET_COMMANDS)
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -64,13 +63,11 @@ def test_common_options_stand_before_or_after_the_command() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *([name] for name in NOT_YET_COMMANDS),
         ["publish", "x", "--policy", "eu"],
-        ["publish", "x", "--private"],
     ],
 )
 def test_what_is_not_built_is_refused_by_name(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    """Commands and options to come end with exit 2 and "not available yet", never accepted and ignored."""
+    """Options to come end with exit 2 and "not available yet", never accepted and ignored."""
     assert "not available yet" in refused(capsys, *words)["message"]
 
 
@@ -142,7 +139,7 @@ def test_every_command_has_help_with_an_example() -> None:
         assert f"    {command}" in done.stdout, command
         words = run(command, "--help")
         assert words.returncode == 0, words.stderr
-        if command not in NOT_YET_COMMANDS and command != "zdb":
+        if command != "zdb":
             assert f"example:\n  fungistor {command}" in words.stdout
 
 
@@ -153,7 +150,7 @@ def test_the_page_tells_of_every_command_and_option() -> None:
         assert f"`{command}" in page, command
     parser = build_parser()
     for command in COMMANDS:
-        if command not in BUILT or command in ("zdb", "version", "member"):
+        if command in ("zdb", "version", "member"):
             continue
         text = run(command, "--help").stdout
         for word in text.replace(",", " ").replace("[", " ").replace("]", " ").split():
@@ -306,6 +303,7 @@ def test_results_have_the_contract_keys() -> None:
         "stored",
         "survives",
         "published",
+        "private",
     ]
     assert [
         VerifyReport("c", 20, good, 20 - good, 0, readable=readable).exit_code
