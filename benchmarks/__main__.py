@@ -13,6 +13,7 @@ from benchmarks.aims import judge
 from benchmarks.catalog import Catalog
 from benchmarks.figures import KIB, MIB, parse_size, size_text
 from benchmarks.machine import Limits, describe
+from benchmarks.many import Many
 from benchmarks.memory import Memory
 from benchmarks.objects import Objects, SameProfile
 from benchmarks.processes import BenchmarkError
@@ -24,7 +25,7 @@ from benchmarks.trees import Trees
 from benchmarks.warm import Warm
 from benchmarks.wire import Wire
 
-NAMES = ("limits", "up", "small", "publish", "fetch", "tree", "memory", "warm", "wire", "catalog")
+NAMES = ("limits", "up", "small", "publish", "fetch", "tree", "memory", "warm", "wire", "catalog", "many")
 SIZES = "4K,256K,16M,1G"
 QUICK_SIZES = "4K,2M"
 LIMIT_BYTES = 256 * MIB
@@ -83,6 +84,7 @@ def _make(names: Sequence[str], setting: Setting) -> list[Benchmark]:
         "warm": lambda: Warm(setting),
         "wire": lambda: Wire(setting),
         "catalog": lambda: Catalog(setting),
+        "many": lambda: Many(setting),
     }
     made = [makers[name]() for name in names if name in makers]
     publish, fetch = "publish" in names, "fetch" in names

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from benchmarks import million_keys, small, trees
 from benchmarks.figures import KIB, Series, number_text, ratio, series_text, size_text, value_text
 from benchmarks.objects import DEAD, HEALTHY
-from benchmarks.record import DURABLE, KUBO, MACHINE, NGINX, OURS, ZDB, ZSTOR, Record
+from benchmarks.record import DURABLE, ETCD, KUBO, MACHINE, NGINX, OURS, SQLITE, ZDB, ZSTOR, Record
 
 READY_S = 3.0
 MEMORY_MIB = 150.0
 SMALL_PUBLISH_S = 0.010
 SMALL_READ_S = 0.005
 KEY_MEMORY_BYTES = 64.0
+COMMIT_RATE = 10_000.0
+READABLE_S = 1.0
+LOG_BYTES = 400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ def judge(record: Record, largest: int) -> list[Verdict]:
         )
     )  # fmt: skip
     of_a_key = record.series("wire", million_keys.MEMORY, OURS, "memory")
-    return [*verdicts, _at_most(f"wire, {million_keys.MEMORY}", of_a_key, KEY_MEMORY_BYTES, "B")]
+    verdicts.append(_at_most(f"wire, {million_keys.MEMORY}", of_a_key, KEY_MEMORY_BYTES, "B"))
+    return [*verdicts, *_of_the_catalog(record)]
 
 
 _RATES: list[tuple[str, str, str, float]] = [
@@ -90,6 +94,25 @@ _RATES: list[tuple[str, str, str, float]] = [
     ("wire", "512 B SET, --sync, 20 clients", ZDB, 5),
 ]  # fmt: skip
 """Benchmark, case, peer, and how many times its requests a second ours must answer at least."""
+
+
+def _of_the_catalog(record: Record) -> list[Verdict]:
+    verdicts = []
+    for engine in (SQLITE, ETCD):
+        found = {key.quantity: Series(tuple(values)) for key, values in record.values.items()
+                 if (key.benchmark, key.contender) == ("catalog", engine)}  # fmt: skip
+        aim = f"catalog on {engine}, small objects committed: at least {number_text(COMMIT_RATE)} objects/s"
+        rate = found.get("commit")
+        verdicts.append(
+            Verdict(aim, "not measured", None)
+            if rate is None
+            else Verdict(aim, series_text(rate, "objects/s"), rate.median >= COMMIT_RATE)
+        )
+        late = found.get("readable elsewhere, p99")
+        verdicts.append(_at_most(f"catalog on {engine}, p99 until a second node has it", late, READABLE_S, "s"))
+        size = found.get("bytes of an object in the log")
+        verdicts.append(_at_most(f"catalog on {engine}, an object in the log", size, LOG_BYTES, "B"))
+    return verdicts
 
 
 def _rates(record: Record, benchmark: str, case: str, peer: str, least: float) -> Verdict:

@@ -62,7 +62,7 @@ class Catalog:
                     continue
             case = CASE.format(records=self._records, batch=BATCH)
             for name, value in found.items():
-                record.add(Key("catalog", case, engine, name), value, _unit(name))
+                record.add(Key("catalog", case, engine, name.removesuffix(", MiB")), value, _unit(name))
 
 
 def _unit(name: str) -> Unit:
@@ -149,10 +149,10 @@ def _write(where: NodePlace, records: int, batch: int, etcd: Etcd | None) -> _Do
             seconds, cpu_s = seconds + ended - started, cpu_s + time.process_time() - cpu
             committed.append((int(node.catalog.revision), ended))
             log_bytes += node.last_bytes()
-        figures = {} if etcd is None else etcd.figures()
         memory = psutil.Process().memory_info().rss
-        state = os.path.getsize(where.folder / "writer" / "state.sqlite")
-        return _Done(seconds, cpu_s, log_bytes, state, memory, committed[-1][0], committed, figures)
+    figures = {} if etcd is None else etcd.figures()
+    state = os.path.getsize(where.folder / "writer" / "state.sqlite")
+    return _Done(seconds, cpu_s, log_bytes, state, memory, committed[-1][0], committed, figures)
 
 
 @dataclass(frozen=True, slots=True)

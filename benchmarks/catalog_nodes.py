@@ -27,7 +27,7 @@ from fungistor.catalog.engines.etcd_keys import EtcdKeys
 from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.issuers import ALL_SCOPES, RegisterIssuer
 from fungistor.catalog.log import START, Log
-from fungistor.catalog.record import Record, Sizes
+from fungistor.catalog.record import Record, Sizes, own_list_key
 from fungistor.catalog.snapshots import Snapshot
 from fungistor.catalog.state import State
 from fungistor.ids import ObjectId, Revision, SessionId, TenantNumber
@@ -39,7 +39,8 @@ from fungistor.node.snapshots import TAIL_COMMANDS
 
 NETWORK = b"benchmark of it!"
 SIGNER, AUTHORITY = SigningKey(b"n" * 32), SigningKey(b"r" * 32)
-SMALL_NAME_BYTES = 100
+SMALL_NAME_BYTES = 68
+"""A CID, a dozen letters and a tag."""
 ROOT_BYTES = 88
 """Of a root in a stripe that others share, as measured of published files."""
 
@@ -110,16 +111,17 @@ def commands_of(chance: random.Random, count: int) -> list[Command]:
 
 
 def _record(chance: random.Random, session: bytes) -> Record:
+    identity, salt = ObjectId(chance.randbytes(32)), session + chance.randbytes(16)
     return Record(
-        object_id=ObjectId(chance.randbytes(32)),
+        object_id=identity,
         tenant=TenantNumber(0),
         policy="default",
         private=False,
         profile=0,
         sizes=Sizes(size=3000, sealed=3100, stored=4_000, blocks=1, stripes=1),
         manifest=chance.randbytes(ROOT_BYTES),
-        salt=session + chance.randbytes(16),
-        list_key=chance.randbytes(32),
+        salt=salt,
+        list_key=own_list_key(identity, salt),
         sealed_name=chance.randbytes(SMALL_NAME_BYTES),
         published=1_790_000_000,
     )

@@ -32,12 +32,13 @@ class Network:
     has_trees = True
     has_gateway = True
 
-    def __init__(self, folder: Path, members: int, *, sync: bool) -> None:
+    def __init__(self, folder: Path, members: int, *, sync: bool, more: Sequence[str] = ()) -> None:
+        """`more`: further options of `up`."""
         self.name = DURABLE if sync else OURS
         self._folder = folder / ("durable" if sync else "unsynced")
-        self._home = self._folder / "home"
+        self.home = self._folder / "home"
         self._ready_file = self._folder / "ready.json"
-        self._options = ["--members", str(members), *([] if sync else ["--no-sync"])]
+        self._options = ["--members", str(members), *([] if sync else ["--no-sync"]), *more]
         self._up: subprocess.Popen[bytes] | None = None
         self._gateway = ""
         self.ready_s = 0.0
@@ -93,11 +94,11 @@ class Network:
 
     def run(self, *words: str | Path) -> Ran:
         """Run a command on this home."""
-        return self._counted(lambda: run([*command(), "--home", self._home, *words]))
+        return self._counted(lambda: run([*command(), "--home", self.home, *words]))
 
     def words(self, *words: str | Path) -> list[str]:
         """The command line of a command on this home."""
-        return [*command(), "--home", str(self._home), *map(str, words)]
+        return [*command(), "--home", str(self.home), *map(str, words)]
 
     def _counted(self, action: Callable[[], Ran]) -> Ran:
         before = self.processes()
@@ -108,7 +109,7 @@ class Network:
 
     def _start(self) -> None:
         log = self._folder / "up.log"
-        words: list[str | Path] = [*command(), "--home", self._home, "up", *self._options]
+        words: list[str | Path] = [*command(), "--home", self.home, "up", *self._options]
         words += ["--gateway", "127.0.0.1:0", "--ready-file", self._ready_file]
         started = time.perf_counter()
         self._up = serve(words, log)

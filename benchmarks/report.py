@@ -10,7 +10,7 @@ from benchmarks.aims import Verdict
 from benchmarks.figures import Series, ratio_text, series_text
 from benchmarks.record import OURS, Key, Record, Unit
 
-LARGER_IS_BETTER: frozenset[Unit] = frozenset(("MB/s", "requests/s"))
+LARGER_IS_BETTER: frozenset[Unit] = frozenset(("MB/s", "requests/s", "objects/s"))
 
 HEAD = """\
 # Results
