@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,9 +33,9 @@ class ByteBudget:
         self._first: deque[_Waiter] = deque()
         self._ahead: deque[_Waiter] = deque()
 
-    def share(self) -> Share:
-        """Open an account for one request."""
-        return Share(self)
+    def share(self, client: str = "") -> Share:
+        """Open an account for one request of a client."""
+        return Share(self, client)
 
     def _fits(self, share: Share) -> bool:
         spare = self._total // 4 if share.held else 0
@@ -58,16 +58,27 @@ class ByteBudget:
         self._take(share)
 
     def _park(self, share: Share, cut_off: Callable[[], None]) -> None:
-        """Count what a stalled share holds apart; where that is too much, those that stalled first are cut off."""
+        """Count what a stalled share holds apart.
+
+        Where that is too much, the client for whom most is held is cut off, the first of its requests first: who opens
+        many and takes nothing must not cost others that are merely slow.
+        """
         self._stalled[share] = cut_off
         share.parked = share.held
         self.stalled += share.parked
         self._add_free(share.parked)
         while self.stalled > self._stalled_max:
-            oldest = next(iter(self._stalled))
-            cut = self._stalled[oldest]
-            self._unpark(oldest)
+            first = self._first_of_the_heaviest()
+            cut = self._stalled[first]
+            self._unpark(first)
             cut()
+
+    def _first_of_the_heaviest(self) -> Share:
+        held: Counter[str] = Counter()
+        for share in self._stalled:
+            held[share.client] += share.parked
+        ((heaviest, _),) = held.most_common(1)
+        return next(share for share in self._stalled if share.client == heaviest)
 
     def _unpark(self, share: Share) -> None:
         """Count it as all others again: for a moment more may be held than the budget allows."""
@@ -114,10 +125,11 @@ class ByteBudget:
 class Share:
     """What one request holds of the budget."""
 
-    __slots__ = ("_budget", "held", "parked")
+    __slots__ = ("_budget", "client", "held", "parked")
 
-    def __init__(self, budget: ByteBudget) -> None:
+    def __init__(self, budget: ByteBudget, client: str) -> None:
         self._budget = budget
+        self.client = client
         self.held = 0
         self.parked = 0
 

@@ -25,6 +25,7 @@ from gateway.budget import Share
 from gateway.errors import FirstByteTimeoutError, RefusedError, as_json, as_text, problem_of
 from gateway.names import Names
 from gateway.negotiation import accepts
+from gateway.operations.clients import client_key
 from gateway.pages.problem import problem_page
 from gateway.paths import ContentPath
 from gateway.requests import Answer, Buffer, Request
@@ -197,7 +198,7 @@ class ContentEndpoint:
 
     async def _respond_from_content(self, exchange: Exchange, wanted: content_answers.Wanted) -> None:
         stack = SourceStack()
-        share = self._streamer.budget.share()
+        share = self._streamer.budget.share(client_key(exchange.request.client))
         made = _Made()
         failure: Exception | None = None
         try:

@@ -58,14 +58,14 @@ class Request:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         query_string = scope["query_string"].decode("latin-1")
         raw_path = scope.get("raw_path") or paths.encode_segment(scope["path"].encode()).replace("%2F", "/").encode()
-        client = scope.get("client")
+        peer = scope.get("client")
         return cls(
             method=scope["method"],
             raw_path=paths.origin_form(raw_path),
             query_string=query_string,
             query=_query(query_string),
             headers=headers,
-            client=client[0] if client else "",
+            client=scope.get("fungistor.client") or (peer[0] if peer else ""),
             request_id=scope.get("fungistor.request_id") or secrets.token_hex(8),
             started_s=time.monotonic(),
         )

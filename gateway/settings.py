@@ -49,7 +49,7 @@ class Settings:
     """A client that takes a piece slower than this is stalled: what is held for it no longer counts against others."""
 
     stalled_bytes_max: int = 96 * MIB
-    """Bytes held for stalled clients, all together; beyond it those that stalled first are cut off."""
+    """Bytes held for stalled clients, all together; beyond it the client with most of them is cut off."""
 
     piece_s: float = 60.0
     """A client that does not take a piece within this is cut off: about 9 KiB/s is the slowest reader served."""

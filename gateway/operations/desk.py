@@ -171,6 +171,7 @@ class Desk:
         """Let a request in, or say why not; whatever comes of it is counted."""
         visit = self._visit(scope)
         scope["fungistor.request_id"] = visit.id
+        scope["fungistor.client"] = visit.client
         key = client_key(visit.client)
         relay = self._relay(visit, send)
         refusal = None if visit.raw_target.startswith(b"/-/") else self.limits.enter(key, visit.host, visit.started_s)

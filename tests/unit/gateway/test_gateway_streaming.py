@@ -204,7 +204,7 @@ def test_readers_that_take_nothing_hold_nobody_up() -> None:
 
 
 def test_stalled_readers_are_bounded() -> None:
-    """Where stalled readers together hold more than their bound, those that stalled first are cut off."""
+    """Where stalled readers together hold more than their bound, some of them are cut off."""
     content = MemoryContent()
     link = content.add_file(_numbered(40 * MIB))
     request = f"GET /ipfs/{link.cid} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
@@ -213,7 +213,7 @@ def test_stalled_readers_are_bounded() -> None:
         for _ in range(12):
             peer = peers.enter_context(socket.create_connection(("127.0.0.1", live.port), timeout=WAIT_S))
             peer.sendall(request)
-        wait_until(lambda: content.closed >= 8, "the first to stall are cut off")
+        wait_until(lambda: content.closed >= 8, "the rest is cut off")
 
 
 def test_too_many_requests() -> None:
