@@ -198,7 +198,6 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request unless its head is too large."""
         self._is_head_open = False
-        self._disarm_head_timer()
         head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if head_bytes > self.settings.head_bytes_max:
             self._refuse_head()
@@ -218,7 +217,8 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Expect the next head."""
+        """Expect the next head. A body, which no request here needs, has no more time than its head."""
+        self._disarm_head_timer()
         if not self._is_refused:
             self._is_head_open = True
             self._head_bytes = 0

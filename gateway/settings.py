@@ -61,7 +61,7 @@ class Settings:
     """Of requests sent before the one in front of them was answered; a connection with more is reset."""
 
     head_s: float = 15.0
-    """From the first byte of a request's head to its last."""
+    """From the first byte of a request to its last, a body that nobody needs included."""
 
     keep_alive_s: int = 75
     """An idle connection is kept this long: longer than the 60 s that proxies keep theirs, so that they close first."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 
 import pytest
 
@@ -51,6 +53,27 @@ def test_a_head_that_never_ends() -> None:
     with serving(MemoryContent(), Settings(head_s=0.2, drain_s=2)) as live:
         assert live.exchange(b"") == b""
         assert live.exchange(b"GET /ipfs/bafk") == b""
+
+
+@pytest.mark.parametrize(
+    ("length", "piece"),
+    [("Content-Length: 1000000000", b"x"), ("Transfer-Encoding: chunked", b"1\r\nx\r\n")],
+)
+def test_a_body_that_never_ends(length: str, piece: bytes) -> None:
+    """A request whose body dribbles has its answer, and its connection is closed in the time that a head has."""
+    head = f"POST /ipfs/bafkqaaa HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n"
+    pause = threading.Event()
+    with (
+        serving(MemoryContent(), Settings(head_s=0.3, drain_s=2)) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=10) as peer,
+    ):
+        peer.sendall(head.encode())
+        assert peer.recv(1000).startswith(b"HTTP/1.1 405 ")
+        deadline = time.monotonic() + 10
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < deadline:
+                peer.sendall(piece)
+                pause.wait(0.01)
 
 
 def test_who_was_accepted_before_a_drain_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
