@@ -23,7 +23,11 @@ Revision = NewType("Revision", int)
 """How many commands were applied with effect."""
 
 LayoutNumber = NewType("LayoutNumber", int)
-"""One numbered state of the pool, from 1."""
+"""One numbered state of the pool, from 1. In a stripe's slot it carries the policy's number, too: see
+`fungistor.placement.tracks`."""
+
+PolicyNumber = NewType("PolicyNumber", int)
+"""A named policy's number, never reused. 0 is the policy `default`."""
 
 TenantNumber = NewType("TenantNumber", int)
 """Tenant 0 is the network's own."""

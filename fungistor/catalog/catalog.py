@@ -28,6 +28,8 @@ from fungistor.catalog.dump import Head
 from fungistor.catalog.issuers import LEVEL, Report, Scope, Signer, issuer_id
 from fungistor.catalog.log import BATCH_ENTRIES_MAX, Log, LogTrimmedError, after_entry, entry_number
 from fungistor.catalog.names import NameRow, NameValue
+from fungistor.catalog.policies import Capacity
+from fungistor.catalog.policy_rows import PolicyRow
 from fungistor.catalog.record import Record
 from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rules import Verdict
@@ -406,6 +408,27 @@ class Catalog:
     def layouts(self) -> list[SetLayout]:
         """Every layout by which shards may lie, oldest first: the newest, and those not yet drained."""
         return self._state.layouts()
+
+    def tables(self, *, left: bool = False) -> dict[LayoutNumber, bytes]:
+        """Placement tables by which shards may lie, by the number that slots have; with `left` those of layouts that
+        nobody reads by any more, whose copies may still be there."""
+        return self._state.tables(left=left)
+
+    def left_layouts(self) -> list[tuple[LayoutNumber, int]]:
+        """Layouts that are retired and not cleared, oldest first, with the time (Unix seconds) of their retirement."""
+        return self._state.left_layouts()
+
+    def placement_mark(self) -> tuple[int, int]:
+        """Another pair whenever there is a table that was not there before."""
+        return self._state.placement_mark()
+
+    def policies(self, *, removed: bool = False) -> list[PolicyRow]:
+        """Named policies by rising number; with `removed` also those that were."""
+        return self._state.policies(removed=removed)
+
+    def capacities(self) -> tuple[Capacity, ...]:
+        """What members may hold, where that is known."""
+        return self._state.capacities()
 
     def highest_member(self) -> int:
         """The highest number that a member ever had."""

@@ -35,6 +35,24 @@ from fungistor.catalog.names import (
     take_remove_name,
     take_set_name,
 )
+from fungistor.catalog.policies import (
+    POLICIES_MAX,
+    AddPolicy,
+    Capacity,
+    ClearLayouts,
+    PolicyTable,
+    RemovePolicy,
+    add_policy_fields,
+    capacities_fields,
+    clear_fields,
+    remove_policy_fields,
+    tables_fields,
+    take_add_policy,
+    take_capacities,
+    take_clear,
+    take_remove_policy,
+    take_tables,
+)
 from fungistor.catalog.record import (
     DEBTORS_MAX,
     MANIFEST_ID_BYTES,
@@ -153,6 +171,10 @@ class Kind(IntEnum):
     REMOVE_TENANT = 42
     ADD_TOKEN = 43
     REVOKE_TOKEN = 44
+    ADD_POLICY = 50
+    REMOVE_POLICY = 51
+    PLACE_POOL = 52
+    CLEAR_LAYOUTS = 53
     SHORT_PUBLISH = 55
     """A publish in fewer bytes; read as one, it is a PUBLISH."""
 
@@ -186,6 +208,15 @@ class SetLayout:
     members: tuple[LayoutMember, ...]
     table: bytes
     policy: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlacePool:
+    """As `SetLayout`, with a table for every named policy that stands, and what members may hold where they say."""
+
+    layout: SetLayout
+    tables: tuple[PolicyTable, ...]
+    capacities: tuple[Capacity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +291,10 @@ Body = (
     | SetName
     | RemoveName
     | TenantBody
+    | AddPolicy
+    | RemovePolicy
+    | PlacePool
+    | ClearLayouts
 )
 """Every body. A new one has a kind, a form in `_FORMS`, and an effect in `fungistor.catalog.effects`."""
 
@@ -362,6 +397,10 @@ def _layout_fields(body: SetLayout) -> list[object]:
     return [body.number, members, body.table, body.policy]
 
 
+def _pool_fields(body: PlacePool) -> list[object]:
+    return [*_layout_fields(body.layout), tables_fields(body.tables), capacities_fields(body.capacities)]
+
+
 def _publish_fields(body: Publish, record: list[object] | None = None) -> list[object]:
     looked_again = [] if body.reused_at is None else [body.reused_at]
     return [record or record_fields(body.record), body.against, body.began, *looked_again]
@@ -437,6 +476,20 @@ def _take_group(fields: Fields, session: SessionId) -> Group:
 
 
 def _take_layout(fields: Fields) -> SetLayout:
+    layout = _take_layout_fields(fields)
+    fields.end()
+    return layout
+
+
+def _take_pool(fields: Fields) -> PlacePool:
+    layout = _take_layout_fields(fields)
+    tables = take_tables(fields.array("policy tables", POLICIES_MAX))
+    capacities = take_capacities(fields.array("capacities", 2 * MEMBERS_MAX))
+    fields.end()
+    return PlacePool(layout, tables, capacities)
+
+
+def _take_layout_fields(fields: Fields) -> SetLayout:
     number = LayoutNumber(fields.uint("number", least=1))
     rows = fields.array("members", MEMBERS_MAX)
     members: list[LayoutMember] = []
@@ -449,7 +502,6 @@ def _take_layout(fields: Fields) -> SetLayout:
         raise fields.wrong("members", "name the same id twice")
     table = fields.bytes("table", 0, COMMAND_BYTES_MAX)
     policy = fields.bytes("policy", 0, POLICY_BYTES_MAX)
-    fields.end()
     return SetLayout(number, tuple(members), table, policy)
 
 
@@ -542,6 +594,10 @@ _FORMS = (
     _Form(Kind.END_SESSION, EndSession, end_session_fields, take_end_session, Scope.PUBLISH | Scope.DELETE),
     _Form(Kind.EXPIRE, Expire, expire_fields, take_expire, Scope.PUBLISH | Scope.DELETE | Scope.POOL),
     _Form(Kind.COLLECT, Collect, collect_fields, take_collect, Scope.DELETE),
+    _Form(Kind.ADD_POLICY, AddPolicy, add_policy_fields, take_add_policy, Scope.POOL, level=2),
+    _Form(Kind.REMOVE_POLICY, RemovePolicy, remove_policy_fields, take_remove_policy, Scope.POOL, level=2),
+    _Form(Kind.PLACE_POOL, PlacePool, _pool_fields, _take_pool, Scope.POOL, level=2),
+    _Form(Kind.CLEAR_LAYOUTS, ClearLayouts, clear_fields, take_clear, Scope.POOL, level=2),
     _Form(Kind.REPACK, Repack, repack_fields, take_repack, Scope.DELETE),
     _Form(Kind.ADD_TENANT, AddTenant, add_tenant_fields, take_add_tenant, level=2),
     _Form(Kind.CHANGE_TENANT, ChangeTenant, change_tenant_fields, take_change_tenant, level=2),

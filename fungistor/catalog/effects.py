@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from fungistor.catalog import authority, removal_effects, snapshot_rows, tenant_rows
+from fungistor.catalog import authority, policy_rows, removal_effects, snapshot_rows, tenant_rows
 from fungistor.catalog.commands import (
     NO_REVISION,
     Body,
@@ -18,16 +18,14 @@ from fungistor.catalog.commands import (
     PayOwed,
     Publish,
     RetireLayouts,
-    SetLayout,
-    encode_command,
 )
 from fungistor.catalog.digest import digest_in, settle
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer
 from fungistor.catalog.name_rows import NAME_TABLES, NAMES_FINGERPRINTED, remove_name, set_name
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record
-from fungistor.catalog.rows import Counters, began_of, changed_at, layout_in, put_record, record_in
-from fungistor.catalog.rules import Decision, decide_layout, decide_payment, decide_publish, decide_retirement
+from fungistor.catalog.rows import Counters, began_of, changed_at, put_record, record_in
+from fungistor.catalog.rules import Decision, decide_payment, decide_publish, decide_retirement, refuse
 from fungistor.catalog.snapshots import Snapshot
 from fungistor.ids import Revision
 
@@ -45,7 +43,12 @@ TABLES = (
         shards INTEGER NOT NULL,
         PRIMARY KEY (object_id, member)
     ) WITHOUT ROWID""",
-    "CREATE TABLE layout (number INTEGER PRIMARY KEY, command BLOB NOT NULL, is_live INTEGER NOT NULL)",
+    """CREATE TABLE layout (
+        number INTEGER PRIMARY KEY,
+        command BLOB NOT NULL,
+        is_live INTEGER NOT NULL,
+        retired_at INTEGER NOT NULL DEFAULT 0
+    )""",
     "CREATE TABLE retired (seen INTEGER NOT NULL)",
     "INSERT INTO retired VALUES (0)",
     *authority.TABLES,
@@ -53,18 +56,20 @@ TABLES = (
     *NAME_TABLES,
     *removal_effects.TABLES,
     *tenant_rows.TABLES,
+    *policy_rows.TABLES,
 )
 
 FINGERPRINTED = (
     "SELECT object_id, body, began FROM record ORDER BY object_id",
     "SELECT object_id, member, shards FROM owed ORDER BY object_id, member",
-    "SELECT number, command, is_live FROM layout ORDER BY number",
+    "SELECT number, command, is_live, retired_at FROM layout ORDER BY number",
     "SELECT seen FROM retired",
     *authority.FINGERPRINTED,
     *snapshot_rows.FINGERPRINTED,
     *NAMES_FINGERPRINTED,
     *removal_effects.FINGERPRINTED,
     *tenant_rows.FINGERPRINTED,
+    *policy_rows.FINGERPRINTED,
 )
 
 
@@ -78,6 +83,7 @@ def _publish(connection: sqlite3.Connection, counters: Counters, command: Comman
     is_private = current is not None and current.private
     changed = changed_at(connection, body.record.object_id) if is_private else NO_REVISION
     decision = removal_effects.check_publisher(connection, counters, command, body)
+    decision = decision or _check_policy(connection, current, body)
     decision = decision or decide_publish(current, body, counters.retired, changed)
     decision = tenant_rows.check_room(connection, counters, current, decision)
     if decision.effect and current is None:
@@ -92,30 +98,34 @@ def _publish(connection: sqlite3.Connection, counters: Counters, command: Comman
     return decision
 
 
+def _check_policy(connection: sqlite3.Connection, current: Record | None, body: Publish) -> Decision | None:
+    """Refuse what was stored by a policy that was removed meanwhile: layouts to come have no table for it."""
+    name = body.record.policy
+    if (current is not None and current.policy == name) or policy_rows.knows_policy(connection, name):
+        return None
+    return refuse(f"there is no policy {name} any more")
+
+
 def _pay_owed(connection: sqlite3.Connection, counters: Counters, _: Command, body: PayOwed) -> Decision:
     current = record_in(connection, body.object_id)
     decision = decide_payment(current, body)
     return _keep_record(connection, counters, current, decision, began_of(connection, body.object_id))
 
 
-def _set_layout(connection: sqlite3.Connection, counters: Counters, command: Command, body: SetLayout) -> Decision:
-    decision = decide_layout(layout_in(connection, None), counters.highest_member, body)
-    if decision.effect:
-        counters.revision += 1
-        counters.highest_member = max([counters.highest_member, *(member.number for member in body.members)])
-        connection.execute("INSERT INTO layout VALUES (?, ?, 1)", (body.number, encode_command(command)))
-    return decision
-
-
-def _retire_layouts(connection: sqlite3.Connection, counters: Counters, _: Command, body: RetireLayouts) -> Decision:
-    live = [number for (number,) in connection.execute("SELECT number FROM layout WHERE is_live ORDER BY number")]
+def _retire_layouts(
+    connection: sqlite3.Connection, counters: Counters, command: Command, body: RetireLayouts
+) -> Decision:
+    live = [number for (number,) in connection.execute("SELECT number FROM layout WHERE is_live = 1 ORDER BY number")]
     late = connection.execute("SELECT 1 FROM record WHERE revision > ? AND began < ? LIMIT 1", (body.seen, body.seen))
     # What can still be brought back was not looked after, either.
     late = late.fetchone() or connection.execute("SELECT 1 FROM undelete LIMIT 1").fetchone()
     decision = decide_retirement(live, late is not None, body)
     if decision.effect:
         counters.revision += 1
-        connection.execute("UPDATE layout SET is_live = 0 WHERE number < ?", (body.newest,))
+        connection.execute(
+            "UPDATE layout SET is_live = 0, retired_at = ? WHERE number < ? AND is_live = 1",
+            (command.when or 0, body.newest),
+        )
         connection.execute("UPDATE retired SET seen = max(seen, ?)", (body.seen,))
         counters.retired = max(counters.retired, body.seen)
     return decision
@@ -151,7 +161,6 @@ def _counted(counters: Counters, decision: Decision) -> Decision:
 _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any], Decision]] = {
     Publish: _publish,
     PayOwed: _pay_owed,
-    SetLayout: _set_layout,
     RetireLayouts: _retire_layouts,
     RegisterIssuer: _register,
     RevokeIssuer: _revoke,
@@ -162,6 +171,7 @@ _EFFECTS: dict[type[Body], Callable[[sqlite3.Connection, Counters, Command, Any]
     RemoveName: remove_name,
     **removal_effects.EFFECTS,
     **tenant_rows.EFFECTS,
+    **policy_rows.EFFECTS,
 }
 
 

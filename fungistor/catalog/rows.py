@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 
-from fungistor.catalog.commands import SetLayout, decode_command
+from fungistor.catalog.commands import PlacePool, SetLayout, decode_command
 from fungistor.catalog.fields import encode_array
 from fungistor.catalog.log import Position
 from fungistor.catalog.record import Record, decode_record, record_fields
@@ -78,6 +78,13 @@ def layout_in(connection: sqlite3.Connection, number: LayoutNumber | None) -> Se
 
 def as_layout(payload: bytes) -> SetLayout:
     """The layout in the bytes of its command."""
-    layout = decode_command(payload).body
-    assert isinstance(layout, SetLayout)
-    return layout
+    return as_pool(payload).layout
+
+
+def as_pool(payload: bytes) -> PlacePool:
+    """The layout in the bytes of its command, with the tables that came with it."""
+    body = decode_command(payload).body
+    if isinstance(body, PlacePool):
+        return body
+    assert isinstance(body, SetLayout)
+    return PlacePool(body, ())

@@ -1,21 +1,31 @@
 """What a command does to the state it meets: pure decisions, taken in the log's order by every node alike.
 
 Two publishers of one root at once: the first in the log sets the manifest. The other, computed against what was there
-before, leaves that manifest and its debts alone, but its name, policy, privacy and expiry count, as if it had published
-again; it learns so from the verdict `MERGED`. What it stored on members is then nobody's, and gc finds it through its
-session. The alternatives were worse: to refuse loses a commit that the user asked for, to let the last manifest win
-orphans shards that a third publisher may have reused in the meantime.
+before, leaves that manifest with its policy and debts alone, but its name, privacy and expiry count, as if it had
+published again; it learns so from the verdict `MERGED`. What it stored on members is then nobody's, and gc finds it
+through its session. The alternatives were worse: to refuse loses a commit that the user asked for, to let the last
+manifest win orphans shards that a third publisher may have reused in the meantime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from fungistor.catalog.commands import NO_MANIFEST, NO_REVISION, PayOwed, Publish, RetireLayouts, SetLayout
+from fungistor.catalog.commands import (
+    NO_MANIFEST,
+    NO_REVISION,
+    PayOwed,
+    PlacePool,
+    Publish,
+    RetireLayouts,
+    SetLayout,
+)
+from fungistor.catalog.policies import POLICIES_MAX, AddPolicy, ClearLayouts
 from fungistor.catalog.record import Record
-from fungistor.ids import MemberNumber, Revision
+from fungistor.ids import MemberNumber, PolicyNumber, Revision
+from fungistor.placement.policy import DEFAULT_POLICY
 
 
 class Verdict(IntEnum):
@@ -24,7 +34,7 @@ class Verdict(IntEnum):
     APPLIED = 0
     """Its effect is in the state."""
     MERGED = 1
-    """Another publisher's manifest stands; name, policy, privacy and expiry are this command's."""
+    """Another publisher's manifest stands; name, privacy and expiry are this command's."""
     UNCHANGED = 2
     """The state is already so."""
     REFUSED = 3
@@ -71,9 +81,9 @@ def decide_publish(
         return Decision(Verdict.APPLIED, effect=True, record=new)
     if current.tenant != new.tenant:
         return refuse(f"the object belongs to tenant {current.tenant}, not to {new.tenant}")
+    # The policy is the manifest's: it says how those stripes were cut and where they lie.
     stands = replace(
         current,
-        policy=new.policy,
         private=new.private or (current.private and command.began < changed),
         sealed_name=new.sealed_name if new.salt == current.salt else current.sealed_name,
         expires=_later(current.expires, new.expires),
@@ -119,6 +129,37 @@ def decide_layout(newest: SetLayout | None, highest_member: int, command: SetLay
                 return refuse(f"member number {member.number} is {known[member.number]}, not {member.id}")
         elif member.number <= highest_member:
             return refuse(f"member number {member.number} was used before; the next free one is {highest_member + 1}")
+    return Decision(Verdict.APPLIED, effect=True)
+
+
+def decide_policy(standing: Mapping[PolicyNumber, str], highest: int, newest: int, command: AddPolicy) -> Decision:
+    """Decide a new policy against the names of those that stand; `highest` is the highest number there ever was,
+    `newest` the newest layout's."""
+    name = command.policy.name
+    if name in (DEFAULT_POLICY.name, *standing.values()):
+        return refuse(f"there is a policy {name} already")
+    if command.number != highest + 1:
+        return refuse(f"policy {command.number} does not follow the last, {highest}")
+    if command.layout != newest:
+        return refuse(f"layout {command.layout} is not the newest, which is {newest}")
+    if len(standing) >= POLICIES_MAX:
+        return refuse(f"there are {len(standing)} policies: no more fit")
+    return Decision(Verdict.APPLIED, effect=True)
+
+
+def decide_pool(standing: Collection[PolicyNumber], layout: Decision, command: PlacePool) -> Decision:
+    """Decide a layout with tables; `layout` is what was decided of it without them."""
+    if layout.effect and {table.policy for table in command.tables} != set(standing):
+        return refuse("policies were added or removed since this layout was planned")
+    return layout
+
+
+def decide_clearing(newest: int, left: Collection[int], command: ClearLayouts) -> Decision:
+    """Decide whether layouts are done with; `left` are those that are retired and were not cleared."""
+    if command.newest != newest:
+        return refuse(f"layout {command.newest} is not the newest, which is {newest}")
+    if not set(left) & set(command.layouts):
+        return Decision(Verdict.UNCHANGED)
     return Decision(Verdict.APPLIED, effect=True)
 
 

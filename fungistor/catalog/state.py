@@ -30,6 +30,17 @@ from fungistor.catalog.issuers import Report
 from fungistor.catalog.log import START, Entry, Log, Position
 from fungistor.catalog.name_rows import name_in, name_value_at, name_values_in, names_in
 from fungistor.catalog.names import NameRow, NameValue
+from fungistor.catalog.policies import Capacity
+from fungistor.catalog.policy_rows import (
+    LIVE,
+    RETIRED,
+    PolicyRow,
+    capacities_in,
+    left_in,
+    mark_in,
+    policies_in,
+    tables_in,
+)
 from fungistor.catalog.record import Record, decode_record
 from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rows import Counters, as_layout, layout_in, record_in
@@ -65,7 +76,7 @@ BATCH_BYTES = 4 << 20
 SCHEMA = Schema(
     what="catalog state",
     application_id=0x46537431,
-    version=8,
+    version=9,
     statements=(
         """CREATE TABLE progress (
             log BLOB NOT NULL,
@@ -229,8 +240,34 @@ class State:
     def layouts(self) -> list[SetLayout]:
         """Every layout by which shards may lie, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT command FROM layout WHERE is_live ORDER BY number").fetchall()
+            rows = connection.execute("SELECT command FROM layout WHERE is_live = 1 ORDER BY number").fetchall()
         return [as_layout(command) for (command,) in rows]
+
+    def tables(self, *, left: bool = False) -> dict[LayoutNumber, bytes]:
+        """Placement tables by which shards may lie, by the number that slots have; with `left` those of layouts that
+        nobody reads by any more, whose copies may still be there."""
+        with self._database.read() as connection:
+            return tables_in(connection, RETIRED if left else LIVE)
+
+    def left_layouts(self) -> list[tuple[LayoutNumber, int]]:
+        """Layouts that are retired and not cleared, oldest first, with the time of that."""
+        with self._database.read() as connection:
+            return left_in(connection)
+
+    def placement_mark(self) -> tuple[int, int]:
+        """Another pair whenever there is a table that was not there before."""
+        with self._database.read() as connection:
+            return mark_in(connection)
+
+    def policies(self, *, removed: bool = False) -> list[PolicyRow]:
+        """Named policies."""
+        with self._database.read() as connection:
+            return policies_in(connection, removed=removed)
+
+    def capacities(self) -> tuple[Capacity, ...]:
+        """What members may hold, where that is known."""
+        with self._database.read() as connection:
+            return capacities_in(connection)
 
     def name(self, name_id: bytes) -> NameRow | None:
         """A name as it stands, removed or not."""

@@ -23,9 +23,8 @@ from fungistor.limits import (
 
 STRIPE_ID_BYTES: Final = 32
 SESSION_SECRET_BYTES: Final = 32
-MEMBERS_MIN: Final = PARITY_SHARDS + 1
-UP_MIN: Final = 3
-"""A stripe is durable on k + 2 members, and k is at least 1."""
+DURABLE_MARGIN: Final = 2
+"""A stripe counts as stored with this many shards more than it takes to read it, or with all if it has fewer."""
 
 # Whole cache lines for the multiplication; below the closing size lengths follow Padme instead.
 _SHARD_ALIGN_BYTES: Final = 64
@@ -51,26 +50,44 @@ class Geometry:
         return self.k * self.shard_bytes
 
 
-def geometry(stripe_bytes: int, members: int, members_up: int) -> Geometry:
-    """The shape of a stripe of `stripe_bytes` on a pool of `members`, of which `members_up` answer now.
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How wide a stripe may be: `k` and `m` shards, k one more for each `unit_bytes`."""
 
-    Raises: InvalidError with fewer than 5 members or a length out of bounds; UnavailableError with fewer than 3 up.
+    k: int = DATA_SHARDS_MAX
+    m: int = PARITY_SHARDS
+    unit_bytes: int = SHARD_UNIT_BYTES
+
+    @property
+    def margin(self) -> int:
+        """How many shards more than k are to be durable before a stripe counts as stored."""
+        return min(DURABLE_MARGIN, self.m)
+
+
+DEFAULT_CUT = Cut()
+
+
+def geometry(stripe_bytes: int, members: int, members_up: int, cut: Cut = DEFAULT_CUT) -> Geometry:
+    """The shape of a stripe of `stripe_bytes` in rows of `members`, of which `members_up` answer now.
+
+    Raises: InvalidError with m members or fewer, or a length out of bounds; UnavailableError with fewer than 3 up.
     """
     if not 1 <= stripe_bytes <= STRIPE_BYTES_MAX:
         raise InvalidError(f"a stripe has 1 to {STRIPE_BYTES_MAX} bytes, not {stripe_bytes}")
-    if members < MEMBERS_MIN:
+    if members <= cut.m:
         raise InvalidError(
-            f"the pool has {members} members, {MEMBERS_MIN} is the least that survives {PARITY_SHARDS} losses",
+            f"the pool has {members} members, {cut.m + 1} is the least that survives {cut.m} losses",
             hint="add members to the pool, or name a policy that survives fewer losses",
         )
-    if members_up < UP_MIN:
+    up_min = 1 + cut.margin
+    if members_up < up_min:
         raise UnavailableError(
-            f"{members_up} of {members} members answer, {UP_MIN} is the least that can hold a new stripe",
+            f"{members_up} of {members} members answer, {up_min} is the least that can hold a new stripe",
             hint="start the members that are down: `fungistor status` shows them",
         )
-    by_size = -(-stripe_bytes // SHARD_UNIT_BYTES)
-    k = min(by_size, DATA_SHARDS_MAX, members - PARITY_SHARDS, members_up - 2)
-    return Geometry(k, PARITY_SHARDS, _shard_bytes(stripe_bytes, k))
+    by_size = -(-stripe_bytes // cut.unit_bytes)
+    k = min(by_size, cut.k, members - cut.m, members_up - cut.margin)
+    return Geometry(k, cut.m, _shard_bytes(stripe_bytes, k))
 
 
 def padme(length: int) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
+from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import SetLayout
 from fungistor.errors import InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber
@@ -93,9 +94,9 @@ def unknown_spec(member: PoolMember) -> MemberSpec:
     )
 
 
-def placement_tables(layouts: Sequence[SetLayout]) -> dict[LayoutNumber, PlacementTable]:
-    """Every layout's table."""
-    return {layout.number: PlacementTable.from_bytes(layout.table) for layout in layouts}
+def placement_tables(catalog: Catalog, *, left: bool = False) -> dict[LayoutNumber, PlacementTable]:
+    """Every table by which shards lie; with `left` those by which copies may lie that nobody reads any more."""
+    return {number: PlacementTable.from_bytes(table) for number, table in catalog.tables(left=left).items()}
 
 
 def last_states(home: Home, numbers: Mapping[MemberId, MemberNumber]) -> dict[MemberNumber, MemberState]:

@@ -45,6 +45,7 @@ from fungistor.objects.names import OwnNames
 from fungistor.objects.owed import Payer
 from fungistor.objects.paths import parse_cid_path
 from fungistor.objects.patience import Patience
+from fungistor.objects.placed_policy import placed_policy
 from fungistor.objects.publish import Publisher
 from fungistor.objects.results import (
     CarFile,
@@ -133,7 +134,7 @@ class Network:
             sync=parts.sync,
         )
         self._looked_at: Revision | None = None
-        self._layout = 0
+        self._layout = (0, 0)
         self._placed = self._place()
         self._publisher = Publisher(ports)
         self._car_importer = CarImporter(ports, lambda cid: self.content.find(cid, parts.tenant))
@@ -151,11 +152,10 @@ class Network:
         """Whether layouts or the pool file are others than those taken up last."""
         return self._place() != self._placed
 
-    def _place(self) -> tuple[int, int]:
+    def _place(self) -> tuple[tuple[int, int], int]:
         revision = self.catalog.revision
         if revision != self._looked_at:
-            newest = self.catalog.layout()
-            self._looked_at, self._layout = revision, 0 if newest is None else int(newest.number)
+            self._looked_at, self._layout = revision, self.catalog.placement_mark()
         changed = 0
         if self._parts.pool_file is not None:
             with contextlib.suppress(OSError):
@@ -169,7 +169,8 @@ class Network:
         place = self._place()
         self._members = pool_members(parts.home, load_config(parts.home))
         specs, self._numbers = member_specs(self._members, self.catalog.layout(), parts.keys)
-        parts.pool.replace(specs, placement_tables(self.catalog.layouts()))
+        left = placement_tables(self.catalog, left=True)
+        parts.pool.replace(specs, placement_tables(self.catalog), left)
         self._placed = place
 
     def close(self) -> None:
@@ -322,10 +323,12 @@ class Network:
             return StatReport(str(cid), kind, size, None, None, None, None, None)
         sizes = record.sizes
         manifest = self.content.manifest_of(record)
-        held = survives(self._parts.pool, manifest.all_slots(), self._down(), record)
+        policy = placed_policy(self.catalog, record.policy)
+        held = survives(self._parts.pool, manifest.all_slots(), self._down(), record, policy)
         return StatReport(
-            str(cid), kind, sizes.size, sizes.sealed, sizes.stored, sizes.stripes, record.policy, held, record.private
-        )
+            str(cid), kind, sizes.size, sizes.sealed, sizes.stored, sizes.stripes, record.policy,
+            held.members, record.private, held.zones, policy.level,
+        )  # fmt: skip
 
     def _identity(self, cid: CID) -> ObjectId:
         return object_id(self._parts.keys.network_key, self.tenant, cid.codec, cid.multihash)
@@ -437,13 +440,14 @@ class Network:
         self.catalog.catch_up()
         standings = self._parts.pool.probe()
         down = {number for number, standing in standings.items() if standing.state in _ABSENT}
-        held = [self._held(record, down) for record in self.catalog.records()]
+        promised = {row.policy.name: row.policy.m for row in self.catalog.policies()}
+        held = [(self._held(record, down), promised.get(record.policy, 4)) for record in self.catalog.records()]
         status = self.catalog.status()
         return StatusReport(
             members=tuple(self._line(member, standings) for member in self._members),
             objects=len(held),
-            at_risk=sum(0 <= count < 4 for count in held),
-            unreadable=sum(count < 0 for count in held),
+            at_risk=sum(0 <= count < most for count, most in held),
+            unreadable=sum(count < 0 for count, _ in held),
             owed_shards=status.owed_shards,
             revision=status.revision,
             sync=self._parts.sync,
@@ -456,11 +460,11 @@ class Network:
         shard, by any layout that readers look by."""
         self.catalog.catch_up()
         standings = self._parts.pool.probe()
-        tables = placement_tables(self.catalog.layouts())
+        tables = placement_tables(self.catalog)
         shares: Counter[MemberNumber] = Counter()
         held = {number for table in tables.values() for row in table.rows for number in row}
         if tables:
-            newest = tables[max(tables)]
+            newest = tables[self._parts.pool.newest_layout()]
             shares.update(number for row in newest.rows for number in row)
         entries = max(1, shares.total())
         lines: list[Json] = []

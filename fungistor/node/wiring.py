@@ -79,7 +79,7 @@ def open_network(home: Home | str, *, cached: bool = False, acting: Acting | Non
             opened.close()
         raise
     specs, numbers = member_specs(members, newest, keys)
-    pool = Pool(specs, placement_tables(catalog.layouts()), here=config.here)
+    pool = Pool(specs, placement_tables(catalog), left=placement_tables(catalog, left=True), here=config.here)
     if hints := last_states(home, numbers):
         pool.hint_states(hints)
     corrupt_seen = _corrupt_reporter(pool)

@@ -32,7 +32,6 @@ from fungistor.coding.page_codec import decode_root
 from fungistor.coding.stripe import stripe_id
 from fungistor.errors import FungiStorError, UnavailableError
 from fungistor.ids import MemberNumber, SessionId
-from fungistor.limits import DATA_SHARDS_MAX, PARITY_SHARDS
 from fungistor.objects.condemned import Condemned, Level
 from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.ports import ShardStore
@@ -174,15 +173,15 @@ class Collector:
 
     def _stored_by(self, session: PublishSession, pending: dict[MemberNumber, str]) -> Iterator[Slot]:
         """The stripes under a session's ids of which any shard is there, in the widest shape they may have."""
-        layout = self._store.newest_layout()
-        shards = min(DATA_SHARDS_MAX + PARITY_SHARDS, len(self._store.members()))
+        widest = [(layout, self._store.seats(layout).row_len) for layout in self._store.tracks()]
         up = set(self._store.up_members())
         pending.update((member, "down") for member in self._store.members() if member not in up)
         for start in range(0, session.limit, IDS_A_LOOK):
             ids = [
                 stripe_id(session.secret, counter) for counter in range(start, min(start + IDS_A_LOOK, session.limit))
             ]
-            slots = [Slot(drawn, shards - PARITY_SHARDS, PARITY_SHARDS, 0, bytes(32), layout) for drawn in ids]
+            # Which policy it published by, nobody knows any more.
+            slots = [Slot(drawn, shards - 1, 1, 0, bytes(32), layout) for drawn in ids for layout, shards in widest]
             for slot, there in zip(slots, self._store.exists_all(slots), strict=True):
                 if any(there.values()):
                     yield slot

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from fungistor.dag.car import CarDecoder, Section
 from fungistor.dag.cid import CID, verify
 from fungistor.errors import BlockMismatchError, FailedError, InvalidError
+from fungistor.keys.ring import object_id
 from fungistor.limits import BLOCK_BYTES_MAX, INLINE_BYTES_MAX, MIB
 from fungistor.objects.assemble import BATCHES_AHEAD
 from fungistor.objects.car_index import CarIndex, Place
@@ -37,6 +38,7 @@ from fungistor.objects.car_walk import (
     survey,
 )
 from fungistor.objects.lease import Lease
+from fungistor.objects.placed_policy import placed_policy
 from fungistor.objects.quota import Quota
 from fungistor.objects.results import CarRoot, Progress, no_progress
 from fungistor.objects.scan import shown
@@ -44,8 +46,16 @@ from fungistor.objects.sealer import BATCH_BYTES, BATCH_CHUNKS_MAX
 from fungistor.objects.sealing import Keep, SealingThreads
 from fungistor.objects.session import Session
 from fungistor.objects.spool import Spool
-from fungistor.objects.storing import NAME_BYTES_MAX, Committed, ObjectFacts, PublishPorts, Storing, sealing_threads
+from fungistor.objects.storing import (
+    NAME_BYTES_MAX,
+    Committed,
+    ObjectFacts,
+    PublishPorts,
+    Storing,
+    sealing_threads,
+)
 from fungistor.objects.upload_journal import source_of
+from fungistor.placement import DEFAULT_POLICY
 
 READ_BYTES = MIB
 
@@ -116,6 +126,8 @@ class CarImporter:
         ports, found = self._ports, work.found
         if self._quota.is_bounded:
             self._quota.check(found.size, lambda: found.root)
+        before = ports.current(object_id(ports.keys.network_key, ports.tenant, found.root.codec, found.root.multihash))
+        policy = placed_policy(ports.catalog, DEFAULT_POLICY.name if before is None else before.policy)
         with (
             Session(
                 ports.journal,
@@ -124,6 +136,7 @@ class CarImporter:
                 ids=lease,
                 sync=ports.sync,
                 source=source_of(["car", str(found.root)], ports.tenant),
+                policy=policy,
             ) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
             lease.counting(session),
@@ -138,7 +151,7 @@ class CarImporter:
                     found.root,
                     found.size,
                     work.name,
-                    "default",
+                    policy.policy.name,
                     IMPORTED,
                     keep_name=True,
                     partial=found.missing > 0,

@@ -19,10 +19,12 @@ from fungistor.errors import FungiStorError
 from fungistor.ids import MemberNumber, ObjectId, StripeId
 from fungistor.keys.ring import block_hash
 from fungistor.objects.manifest_reader import ManifestReader
+from fungistor.objects.placed_policy import BY_DEFAULT, PlacedPolicy
 from fungistor.objects.ports import ShardStore, wanted_at
-from fungistor.objects.session import DURABLE_MARGIN, Settlement, value_bytes
+from fungistor.objects.session import Settlement, value_bytes
 from fungistor.objects.spool import EntryTable, StoredBlock
 from fungistor.objects.upload_journal import LeftUpload
+from fungistor.placement import policy_of
 
 HOLDERS_TRIED_MAX = 4
 HOLDERS_LOOKED_AT = 64
@@ -68,6 +70,11 @@ class KnownBlocks:
         self._hits: Counter[ObjectId] = Counter()
         self._absorbed: EntryTable | None = None
         self._left: LeftUpload | None = None
+        self._policy = BY_DEFAULT
+
+    def keep_to(self, policy: PlacedPolicy) -> None:
+        """Reuse no stripe but those of this policy: others survive other losses, or lie where it allows none."""
+        self._policy = policy
 
     def take_up(self, left: LeftUpload | None) -> None:
         """Reuse what earlier uploads stored and did not come to commit, too."""
@@ -155,12 +162,14 @@ class KnownBlocks:
         self, listed: ListSlot, slots: itertools.count[int], lost: Collection[MemberNumber] = ()
     ) -> _Reused | None:
         """A stripe as one to reuse, None where too little of it is there. Shards at `lost` members do not count."""
+        if policy_of(listed.slot.layout) != self._policy.number:
+            return None
         window = wanted_at(self._store, listed.slot) if lost else ()
         there = self._store.exists(listed.slot)
         missing = frozenset(
             index for index, is_there in there.items() if not is_there or (lost and window[index] in lost)
         )
-        if listed.slot.m - len(missing) < DURABLE_MARGIN:
+        if listed.slot.m - len(missing) < self._policy.cut.margin:
             return None
         return _Reused(next(slots), listed.slot, listed.block_lengths, missing, bytearray(len(listed.block_lengths)))
 
@@ -212,6 +221,8 @@ class KnownBlocks:
             for index in reused.missing:
                 settlement.owed[window[index]] = settlement.owed.get(window[index], 0) + 1
             settlement.survives = min(settlement.survives, slot.m - len(reused.missing))
+            zones = self._policy.zones_survived(window, {window[index] for index in reused.missing}, slot.k)
+            settlement.survives_zones = min(settlement.survives_zones, zones)
 
     @property
     def sealed_bytes(self) -> int:

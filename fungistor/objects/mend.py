@@ -15,6 +15,7 @@ from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import SHARD_TAG_BYTES, content_root, payload_root, shard_tag
 from fungistor.errors import CorruptError, FungiStorError, UnavailableError
 from fungistor.ids import MemberNumber
+from fungistor.objects.placed_policy import BY_DEFAULT, PlacedPolicy
 from fungistor.objects.ports import ShardStore, wanted_at
 from fungistor.objects.session import Settlement
 from fungistor.objects.stripe_reader import OnCorrupt
@@ -36,8 +37,13 @@ class Mender:
         self._store = store
         self._on_corrupt = on_corrupt
 
-    def mend(self, slots: Iterable[Slot], only: Collection[MemberNumber] | None = None) -> Mended:
-        """Rebuild missing shards (of the members `only`, or of all that answer), and make them durable."""
+    def mend(
+        self, slots: Iterable[Slot], only: Collection[MemberNumber] | None = None, policy: PlacedPolicy = BY_DEFAULT
+    ) -> Mended:
+        """Rebuild missing shards (of the members `only`, or of all that answer), and make them durable.
+
+        `policy`: by which the zones are counted that may still be lost.
+        """
         mended = Mended()
         receipts: set[Hashable] = set()
         for slot in slots:
@@ -50,7 +56,11 @@ class Mender:
                     mended.new_bytes += slot.shard_bytes + SHARD_TAG_BYTES
             except FungiStorError:
                 mended.unreadable += 1
-            mended.settlement.survives = min(mended.settlement.survives, slot.m - len(still))
+            held = mended.settlement
+            held.zone_level = policy.level
+            held.survives = min(held.survives, slot.m - len(still))
+            zones = policy.zones_survived(wanted_at(self._store, slot), set(still.values()), slot.k)
+            held.survives_zones = min(held.survives_zones, zones)
             for member in still.values():
                 mended.settlement.owed[member] = mended.settlement.owed.get(member, 0) + 1
         if receipts and self._store.barrier(receipts).failed:

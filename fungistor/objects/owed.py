@@ -13,6 +13,7 @@ from fungistor.errors import ConflictError, FungiStorError, UnavailableError
 from fungistor.ids import MemberNumber, SessionId
 from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.mend import Mended, Mender
+from fungistor.objects.placed_policy import placed_policy
 from fungistor.objects.ports import ShardStore
 
 OpenList = Callable[[Record], StripeListReader]
@@ -47,7 +48,8 @@ class Payer:
     def mend_whole(self, record: Record) -> Mended | None:
         """Bring back all that is missing of an object, debts or not; None where some stripe cannot be rebuilt."""
         try:
-            mended = self._mender().mend(self._open_list(record).all_slots())
+            policy = placed_policy(self._catalog, record.policy)
+            mended = self._mender().mend(self._open_list(record).all_slots(), policy=policy)
         except FungiStorError:
             return None
         if mended.unreadable:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from fungistor.coding.manifest import Slot
 from fungistor.errors import InvalidError
-from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, StripeId, TenantNumber
+from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, PolicyNumber, StripeId, TenantNumber
+from fungistor.placement import DEFAULT_NUMBER, policy_of
 
 Buffer = bytes | bytearray | memoryview
 
@@ -97,11 +98,33 @@ class CompactOutcome(Protocol):
         """Members that cannot compact, with reasons."""
 
 
+class Seats(Protocol):
+    """Where new stripes of one policy may go."""
+
+    @property
+    def row_len(self) -> int:
+        """How many shards a stripe may have."""
+
+    @property
+    def members(self) -> Collection[MemberNumber]:
+        """Out of which its members are."""
+
+
 class ShardStore(Protocol):
     """The members as one store of shards. Thread-safe; every call ends within its own deadlines."""
 
-    def newest_layout(self) -> LayoutNumber:
-        """The layout under which stripes are written."""
+    def newest_layout(self, policy: PolicyNumber = DEFAULT_NUMBER) -> LayoutNumber:
+        """The layout under which stripes of a policy are written, as slots name it.
+
+        Raises:
+            UnavailableError: this process has not heard of the policy.
+        """
+
+    def tracks(self) -> Sequence[LayoutNumber]:
+        """The newest layout of each policy."""
+
+    def seats(self, layout: LayoutNumber) -> Seats:
+        """Where new stripes go of the policy that a layout's number names."""
 
     def members(self) -> Sequence[MemberNumber]:
         """All members of the newest layout."""
@@ -236,7 +259,7 @@ class KeyTable(Protocol):
 def wanted_at(store: ShardStore, slot: Slot) -> tuple[MemberNumber, ...]:
     """The members that the newest layout wants a stripe's shards at, whatever layout it was written under."""
     try:
-        return store.window(slot.stripe_id, store.newest_layout(), slot.k + slot.m)
+        return store.window(slot.stripe_id, store.newest_layout(policy_of(slot.layout)), slot.k + slot.m)
     except InvalidError:
         # The pool has shrunk below this stripe's shards: they stay where they are.
         return store.window(slot.stripe_id, slot.layout, slot.k + slot.m)

@@ -19,6 +19,7 @@ from fungistor.errors import FungiStorError, InvalidError, UnavailableError
 from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects.lease import Lease
 from fungistor.objects.patience import Patience
+from fungistor.objects.placed_policy import PlacedPolicy, placed_policy
 from fungistor.objects.quota import Quota
 from fungistor.objects.reading import Reading, emit_to
 from fungistor.objects.results import Progress, PublishFailure, PublishOptions, PublishOutcome, no_progress
@@ -44,8 +45,6 @@ def check_options(options: PublishOptions, paths: Sequence[str]) -> Profile:
     profile = PROFILES.get(options.profile)
     if profile is None:
         raise InvalidError(f"no profile named {options.profile}", hint=f"choose one of {', '.join(PROFILES)}")
-    if options.policy != "default":
-        raise InvalidError(f"no policy named {options.policy}", hint="the only policy so far is `default`")
     if options.name is not None:
         if len(paths) > 1 and not options.wrap:
             raise InvalidError("--name with several paths", hint="add --wrap to make one object of them")
@@ -85,6 +84,7 @@ class Publisher:
     ) -> Iterator[PublishOutcome | PublishFailure]:
         """Publish each path as an object, or all as one with `wrap`; yield one result each, as it is acknowledged."""
         profile = check_options(options, paths)
+        policy = placed_policy(self.ports.catalog, options.policy)
         reads = [
             _Read(
                 label,
@@ -94,20 +94,22 @@ class Publisher:
             for group, label in _objects(paths, options)
         ]
         with Lease(self.ports.catalog, self.ports.draw) as lease:
-            yield from _Run(self, lease, Patience(options.wait_s), reads).results()
+            yield from _Run(self, lease, policy, Patience(options.wait_s), reads).results()
 
-    def publish_one(self, lease: Lease, read: Callable[[], Reading], *, again: bool, last: bool) -> PublishOutcome:
+    def publish_one(
+        self, lease: Lease, policy: PlacedPolicy, read: Callable[[], Reading], *, again: bool, last: bool
+    ) -> PublishOutcome:
         """Publish one object; where what it reused was deleted meanwhile, once more from its beginning."""
         reading = read()
         if self.quota.is_bounded:
             self._check_room(reading, read)
         try:
-            return _Publish(self.ports, lease, reading, last=last).run()
+            return _Publish(self.ports, lease, policy, reading, last=last).run()
         except CondemnedError:
             if not again:
                 raise
         with Lease(self.ports.catalog, self.ports.draw) as fresh:
-            return _Publish(self.ports, fresh, read(), last=True).run()
+            return _Publish(self.ports, fresh, policy, read(), last=True).run()
 
     def _check_room(self, reading: Reading, read: Callable[[], Reading]) -> None:
         size = reading.size_ahead(whole=True)
@@ -129,9 +131,12 @@ class _Read:
 class _Run:
     """All objects of a run, in their order: small ones in batches, each other one by itself."""
 
-    def __init__(self, publisher: Publisher, lease: Lease, patience: Patience, reads: Sequence[_Read]) -> None:
+    def __init__(
+        self, publisher: Publisher, lease: Lease, policy: PlacedPolicy, patience: Patience, reads: Sequence[_Read]
+    ) -> None:
         self._publisher = publisher
         self._lease = lease
+        self._policy = policy
         self._patience = patience
         self._reads = reads
         self._unavailable: UnavailableError | None = None
@@ -158,7 +163,7 @@ class _Run:
         taken: list[tuple[_Read, FungiStorError | None]] = []
         committed: list[PublishOutcome | FungiStorError | None] = []
         try:
-            with SmallBatch(self._publisher.ports, self._lease) as batch:
+            with SmallBatch(self._publisher.ports, self._lease, self._policy) as batch:
                 for read in self._reads[first:]:
                     error: FungiStorError | None = None
                     try:
@@ -191,7 +196,7 @@ class _Run:
             if self._unavailable is not None:
                 raise self._unavailable
             attempt = functools.partial(
-                self._publisher.publish_one, self._lease, read.reading, again=read.again, last=last
+                self._publisher.publish_one, self._lease, self._policy, read.reading, again=read.again, last=last
             )
             # What was stored by one try is taken up by the next; the standard input cannot be read twice.
             return self._patience.until_available(attempt) if read.again else attempt()
@@ -204,9 +209,12 @@ class _Run:
 class _Publish:
     """One object on its way to members and catalog."""
 
-    def __init__(self, ports: PublishPorts, lease: Lease, reading: Reading, *, last: bool) -> None:
+    def __init__(
+        self, ports: PublishPorts, lease: Lease, policy: PlacedPolicy, reading: Reading, *, last: bool
+    ) -> None:
         self._ports = ports
         self._lease = lease
+        self._policy = policy
         self._reading = reading
         self._last = last
 
@@ -221,6 +229,7 @@ class _Publish:
                 ids=self._lease,
                 sync=ports.sync,
                 source=self._reading.source(ports.tenant),
+                policy=self._policy,
             ) as session,
             contextlib.closing(Spool(os.path.join(session.folder, "spool.db"))) as spool,
             self._lease.counting(session),

@@ -27,11 +27,13 @@ from fungistor.objects.lease import Lease
 from fungistor.objects.manifest_reader import StripeListReader
 from fungistor.objects.manifest_writer import rewrite_list
 from fungistor.objects.mend import Mender
+from fungistor.objects.placed_policy import PlacedPolicy, numbered_policy
 from fungistor.objects.ports import ShardStore
 from fungistor.objects.results import Progress
 from fungistor.objects.root_pages import RootPlace, SharedRoots
 from fungistor.objects.session import Session, WrittenStripe, value_bytes
 from fungistor.objects.stripe_writer import StripeWriter
+from fungistor.placement import policy_of
 
 STRIPES_AT_ONCE = 64
 """So many stripes are packed before the objects that use them are given their new lists: 256 MiB, mostly."""
@@ -81,7 +83,9 @@ class Repacker:
         while batch := list(itertools.islice(partly, STRIPES_AT_ONCE)):
             progress(done, None, "packing anew")
             total += len(batch)
-            done += self._batch(condemned, batch)
+            for number in sorted({policy_of(stripe.slot.layout) for stripe in batch}):
+                part = [stripe for stripe in batch if policy_of(stripe.slot.layout) == number]
+                done += self._batch(condemned, part, numbered_policy(self._catalog, number))
         return done, total - done
 
     def repack_roots(self, condemned: Condemned, progress: Progress) -> int:
@@ -90,13 +94,15 @@ class Repacker:
         done = 0
         while batch := list(itertools.islice(partly, ROOT_STRIPES_AT_ONCE)):
             progress(done, None, "packing anew")
-            done += self._batch_of_roots(condemned, batch)
+            for number in sorted({policy_of(slot.layout) for slot in batch}):
+                part = [slot for slot in batch if policy_of(slot.layout) == number]
+                done += self._batch_of_roots(condemned, part, numbered_policy(self._catalog, number))
         return done
 
-    def _batch_of_roots(self, condemned: Condemned, batch: list[Slot]) -> int:
+    def _batch_of_roots(self, condemned: Condemned, batch: list[Slot], policy: PlacedPolicy) -> int:
         with (
             Lease(self._catalog) as lease,
-            Session(self._journal, self._store, ids=lease, sync=self._sync) as session,
+            Session(self._journal, self._store, ids=lease, sync=self._sync, policy=policy) as session,
         ):
             began = lease.begin()
             lease.leftovers = True  # should this end in the middle
@@ -161,10 +167,10 @@ class Repacker:
             began,
         )
 
-    def _batch(self, condemned: Condemned, batch: list[Partly]) -> int:
+    def _batch(self, condemned: Condemned, batch: list[Partly], policy: PlacedPolicy) -> int:
         with (
             Lease(self._catalog) as lease,
-            Session(self._journal, self._store, ids=lease, sync=self._sync) as session,
+            Session(self._journal, self._store, ids=lease, sync=self._sync, policy=policy) as session,
         ):
             began = lease.begin()
             lease.leftovers = True  # should this end in the middle

@@ -70,6 +70,10 @@ class PublishOutcome:
     skipped: int
     revision: int | None
     seconds: float
+    policy: str | None = None
+    survives_zones: int | None = None
+    zone_level: str | None = None
+    """How many whole zones of that level may be lost beside."""
 
     @property
     def overhead(self) -> float | None:
@@ -88,6 +92,9 @@ class PublishOutcome:
             "new": self.new,
             "overhead": self.overhead,
             "survives": self.survives,
+            "policy": self.policy,
+            "survives_zones": self.survives_zones,
+            "zone_level": self.zone_level,
             "owed": self.owed,
             "skipped": self.skipped,
             "revision": self.revision,
@@ -213,6 +220,8 @@ class StatReport:
     policy: str | None
     survives: int | None
     private: bool | None = None
+    survives_zones: int | None = None
+    zone_level: str | None = None
 
     def to_json(self) -> Json:
         return {
@@ -225,6 +234,8 @@ class StatReport:
             "policy": self.policy,
             "survives": self.survives,
             "private": self.private,
+            "survives_zones": self.survives_zones,
+            "zone_level": self.zone_level,
         }
 
 

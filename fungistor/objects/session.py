@@ -22,7 +22,8 @@ from fungistor.coding.shard import SHARD_TAG_BYTES
 from fungistor.coding.stripe import stripe_id
 from fungistor.errors import FailedError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberNumber, SessionId, StripeId
-from fungistor.limits import PARITY_SHARDS
+from fungistor.limits import SHARD_INDEX_MAX
+from fungistor.objects.placed_policy import BY_DEFAULT, PlacedPolicy
 from fungistor.objects.ports import ShardStore
 from fungistor.objects.spool import StoredBlock
 from fungistor.objects.upload_journal import (
@@ -33,14 +34,11 @@ from fungistor.objects.upload_journal import (
     left_uploads,
     wall_now,
 )
+from fungistor.placement.policy import SITE_DEPTH, level_name
 
 ID_DRAWS_MAX = 1024
 """How many ids are drawn to find the best window. With 4 of 20 down and 18 shards one in 32 leaves out two of them, all
 that it can, and a draw takes some 10 us."""
-
-DURABLE_MARGIN = 2
-"""A stripe counts as published with this many shards more than it takes to read it."""
-
 
 Draw = Callable[[int], bytes]
 """Draws that many random bytes. A session's id and secret come from here, and so all places of its shards."""
@@ -97,10 +95,13 @@ class WrittenStripe:
 
 @dataclass(slots=True)
 class Settlement:
-    """How well everything that a publish relies on is held: further losses survived, and who owes how many shards."""
+    """How well everything that a publish relies on is held: further losses of members and of whole zones that are
+    survived, and who owes how many shards. Each is the least of all stripes; at first nothing bounds it."""
 
-    survives: int = PARITY_SHARDS
+    survives: int = SHARD_INDEX_MAX
     owed: dict[MemberNumber, int] = field(default_factory=dict)
+    survives_zones: int = SHARD_INDEX_MAX
+    zone_level: str = level_name(SITE_DEPTH)
 
     @property
     def owed_shards(self) -> int:
@@ -120,10 +121,13 @@ class Session:
         ids: StripeIds | None = None,
         sync: bool = True,
         source: str | None = None,
+        policy: PlacedPolicy = BY_DEFAULT,
     ) -> None:
-        """`source`: what tells content that may be published again after an interruption, see `upload_journal`."""
+        """`policy`: by which its stripes are cut and placed. `source`: what tells content that may be published again
+        after an interruption, see `upload_journal`."""
         self._journal = journal
         self._source = source
+        self.policy = policy
         self._left: LeftUpload | None = None
         self._ids = ids or UnknownIds(draw)
         self.id = self._ids.id
@@ -202,7 +206,7 @@ class Session:
     def draw_id(self, layout: LayoutNumber, shards: int) -> tuple[StripeId, tuple[MemberNumber, ...]]:
         """Draw an id whose window leaves out as many down members as can be; return it with its window."""
         up = set(self._store.up_members())
-        members = self._store.members()
+        members = self._store.seats(layout).members
         unavoidable = max(0, shards - sum(member in up for member in members))
         best: tuple[int, StripeId, tuple[MemberNumber, ...]] | None = None
         for _ in range(1 if shards >= len(members) else ID_DRAWS_MAX):
@@ -257,19 +261,23 @@ class Session:
 
         Raises: as `settle`.
         """
-        settlement = Settlement()
+        most = self.policy.policy.m
+        settlement = Settlement(most, survives_zones=most, zone_level=self.policy.level)
+        margin = self.policy.cut.margin
         for number in numbers:
             slot, owed, window = self._stripes[number]
             debtors = [m for index, m in enumerate(window) if index in owed or m in failed]
             spare = len(window) - len(debtors) - slot.k
-            if spare < DURABLE_MARGIN:
+            if spare < margin:
                 reasons = "; ".join(f"{self._store.name(m)}: {why}" for m, why in sorted(failed.items()))
                 raise UnavailableError(
-                    f"a stripe is durable on {len(window) - len(debtors)} members, {slot.k + DURABLE_MARGIN} are needed"
+                    f"a stripe is durable on {len(window) - len(debtors)} members, {slot.k + margin} are needed"
                     + (f" ({reasons})" if reasons else ""),
                     hint="nothing was published; see `fungistor status` and publish again when the members are back",
                 )
             settlement.survives = min(settlement.survives, spare)
+            zones = self.policy.zones_survived(window, debtors, slot.k)
+            settlement.survives_zones = min(settlement.survives_zones, zones)
             for member in debtors:
                 settlement.owed[member] = settlement.owed.get(member, 0) + 1
         return settlement

@@ -28,6 +28,7 @@ from fungistor.objects.lease import DENIED_HINT, Lease
 from fungistor.objects.manifest_writer import SALT_BYTES, SealedManifest, seal_manifest
 from fungistor.objects.naming import ObjectName
 from fungistor.objects.object_keys import ObjectKeys
+from fungistor.objects.placed_policy import BY_DEFAULT, PlacedPolicy
 from fungistor.objects.reading import Reading
 from fungistor.objects.results import PublishOutcome
 from fungistor.objects.root_pages import RootPlace, SharedRoots
@@ -67,8 +68,15 @@ class SmallBatch:
     Use in `with`; not thread-safe. What is not committed is left to the lease's end, as with any publish.
     """
 
-    def __init__(self, ports: PublishPorts, lease: Lease, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ports: PublishPorts,
+        lease: Lease,
+        policy: PlacedPolicy = BY_DEFAULT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ports = ports
+        self._policy = policy
         self._keys = ObjectKeys(ports)
         self._lease = lease
         self._clock = clock
@@ -129,7 +137,7 @@ class SmallBatch:
 
     def _begin(self) -> tuple[Session, SharedRoots]:
         ports = self._ports
-        session = Session(ports.journal, ports.store, ports.draw, ids=self._lease, sync=ports.sync)
+        session = Session(ports.journal, ports.store, ports.draw, ids=self._lease, sync=ports.sync, policy=self._policy)
         self._stack.enter_context(session)
         self._stack.enter_context(self._lease.counting(session))
         self._began = self._lease.begin()

@@ -118,6 +118,7 @@ class Storing:
         self._slots = itertools.count()
         self._began = lease.begin()
         self._known = ports.known()
+        self._known.keep_to(session.policy)
         left = session.left()
         condemned = {found.id.hex() for found in ports.catalog.removal.sessions() if found.condemned}
         # What a collection is deleting is not taken up; what one condemns from here on is refused at the commit.
@@ -159,7 +160,7 @@ class Storing:
         name = named.name if facts.keep_name and named is not None else facts.name
         mended = self._mend(current)
         if current is not None and mended is not None:
-            record = replace(current, policy=facts.policy, expires=facts.expires, private=private)
+            record = replace(current, expires=facts.expires, private=private)
             if named != ObjectName(facts.root, name):  # sealed anew it would be a revision of no effect
                 record = replace(record, sealed_name=self._keys.seal_name(current, facts.root, name))
             settlement, new_bytes = mended.settlement, mended.new_bytes
@@ -221,6 +222,8 @@ class Storing:
         """What is stored already as this very set of blocks need only be whole again."""
         if current is None or self._session.stripes or current.sizes.blocks != self._spool.blocks_count():
             return None
+        if current.policy != self._session.policy.policy.name:
+            return None  # its shards lie as another policy wants them
         return self._ports.mend(current)
 
     def _record(

@@ -118,7 +118,10 @@ class StripeWriter:
         return stripe
 
     def _send(self) -> WrittenStripe:
-        shape = geometry(self._length, len(self._store.members()), len(self._store.up_members()))
+        layout = self._store.newest_layout(self._session.policy.number)
+        seats = self._store.seats(layout)
+        up = sum(member in seats.members for member in self._store.up_members())
+        shape = geometry(self._length, seats.row_len, up, self._session.policy.cut)
         k, m, size = shape.k, shape.m, shape.shard_bytes
         self._reserve(k * size)
         self._data[self._length : k * size] = os.urandom(k * size - self._length)
@@ -129,7 +132,6 @@ class StripeWriter:
             shards += [parity[i * size : (i + 1) * size] for i in range(m)]
             erasure.encode(k, m, shards[:k], shards[k:])
             roots = [payload_root(shard) for shard in shards]
-            layout = self._store.newest_layout()
             stripe_id, window = self._session.draw_id(layout, k + m)
             tagged = [(shard, shard_tag(stripe_id, i, size, roots[i])) for i, shard in enumerate(shards)]
             outcome = self._store.put(stripe_id, layout, k, m, tagged)

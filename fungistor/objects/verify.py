@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import content_root, payload_root
-from fungistor.limits import PARITY_SHARDS
+from fungistor.limits import SHARD_INDEX_MAX
 from fungistor.objects.ports import ShardStore
 
 THREADS = 4
@@ -26,7 +26,7 @@ class Tally:
     good: int = 0
     missing: int = 0
     corrupt: int = 0
-    survives: int = PARITY_SHARDS
+    survives: int = SHARD_INDEX_MAX
     by_member: dict[str, Counter[str]] = field(default_factory=dict)
 
     def describe(self) -> dict[str, str]:

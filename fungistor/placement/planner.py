@@ -17,6 +17,7 @@ from blake3 import blake3
 from fungistor.errors import InvalidError
 from fungistor.ids import MemberNumber
 from fungistor.limits import DATA_SHARDS_MAX, PARITY_SHARDS, SHARD_INDEX_MAX
+from fungistor.placement.policy import DEFAULT_POLICY, StoragePolicy
 from fungistor.placement.quota import Domain, quotas, split
 from fungistor.placement.table import GROUPS, MEMBERS_MAX, PlacementTable
 from fungistor.placement.topology import Member
@@ -38,13 +39,29 @@ DomainKey = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a table must promise. `survive_depth`: zones of that many parts must be survivable, so at most `m` of a
-    row lie in one. `regions`: when given, only members whose zone begins with one of them are used."""
+    """What a table must promise. `survive_depth`: `zones` zones of that many parts must be survivable, so at most
+    `m / zones` of a row lie in one. `regions`: when given, only members whose zone begins with one of them are used.
+    `whole`: rows have `n` members, or the policy is refused; else as many as there are."""
 
     n: int = DATA_SHARDS_MAX + PARITY_SHARDS
     m: int = PARITY_SHARDS
     survive_depth: int | None = None
     regions: tuple[tuple[str, ...], ...] = ()
+    zones: int = 1
+    whole: bool = False
+
+    @property
+    def zone_max(self) -> int:
+        """How many of a row may lie in one zone."""
+        return self.m // self.zones
+
+
+def table_policy(policy: StoragePolicy) -> Policy:
+    """What the table of a named policy must promise."""
+    if policy == DEFAULT_POLICY:
+        return Policy()
+    depth = policy.zone_depth or None
+    return Policy(policy.shards, policy.m, depth, policy.regions, policy.zones or 1, whole=True)
 
 
 def plan(members: Sequence[Member], previous: PlacementTable | None, policy: Policy) -> PlacementTable:
@@ -57,7 +74,7 @@ def plan(members: Sequence[Member], previous: PlacementTable | None, policy: Pol
     domains, domain_of = _domains(usable, policy, row_len)
     _refuse_impossible(usable, domains, row_len, policy)
     ordered = tuple(domains[key] for key in sorted(domains))
-    per_row = policy.m if policy.survive_depth is not None else row_len
+    per_row = policy.zone_max if policy.survive_depth is not None else row_len
     if previous is None:
         target = quotas(ordered, GROUPS, GROUPS * row_len, {})
         return PlacementTable(row_len, _first_rows(ordered, target, row_len))
@@ -72,17 +89,23 @@ def _usable(members: Sequence[Member], policy: Policy) -> list[Member]:
         raise InvalidError("two members have the same number")
     if any(member.weight < 0 for member in members):
         raise InvalidError("a member has a negative weight")
-    if not 1 <= policy.m < policy.n <= SHARD_INDEX_MAX + 1:
+    if not 1 <= policy.zones <= policy.m < policy.n <= SHARD_INDEX_MAX + 1:
         raise InvalidError(f"a policy of {policy.n} places of which {policy.m} may die makes no sense")
     usable = [member for member in members if member.weight and _allowed(member, policy)]
     if len(usable) > MEMBERS_MAX:
         raise InvalidError(f"{len(usable)} members are more than the {MEMBERS_MAX} that one table can name")
+    where = f" in {', '.join('/'.join(region) for region in policy.regions)}" if policy.regions else ""
     if len(usable) <= policy.m:
-        where = f" in {', '.join('/'.join(region) for region in policy.regions)}" if policy.regions else ""
         raise InvalidError(
             f"{len(usable)} of {len(members)} members can be used{where}, at least {policy.m + 1} are needed so that "
             f"any {policy.m} may die",
             hint="add members, or name a policy that asks for less",
+        )
+    if policy.whole and len(usable) < policy.n:
+        raise InvalidError(
+            f"{len(usable)} of {len(members)} members can be used{where}, and a stripe has {policy.n} shards, each on "
+            "another",
+            hint=f"add {policy.n - len(usable)} members{where}, or ask for fewer shards",
         )
     return sorted(usable, key=lambda member: member.number)
 
@@ -96,7 +119,7 @@ def _domains(
 ) -> tuple[dict[DomainKey, Domain], dict[int, DomainKey]]:
     """Domains by key and each member's key. With nothing to survive but members, all lie in one unlimited domain."""
     depth = policy.survive_depth or 0
-    per_row = policy.m if policy.survive_depth is not None else row_len
+    per_row = policy.zone_max if policy.survive_depth is not None else row_len
     domain_of: dict[int, DomainKey] = {member.number: member.zone[:depth] for member in usable}
     grouped: dict[DomainKey, list[tuple[int, int]]] = {}
     for member in usable:
@@ -113,16 +136,20 @@ def _refuse_impossible(
     places = sum(domain.entries_max for domain in domains.values()) // GROUPS
     if places >= row_len:
         return
-    crowded = [
-        f"{'/'.join(key) or 'no zone'} has {len(domain.members)}"
-        for key, domain in sorted(domains.items())
-        if len(domain.members) > policy.m
-    ]
+    each = policy.zone_max
+    full = [key for key, domain in sorted(domains.items()) if len(domain.members) >= each]
+    crowded = [f"{_zone_text(key)} has {len(domains[key].members)}" for key in full if len(domains[key].members) > each]
+    lost = "a whole zone" if policy.zones == 1 else f"{policy.zones} whole zones"
     raise InvalidError(
-        f"only {places} of {len(usable)} members can stand in one row of {row_len}, as at most {policy.m} may lie in "
-        f"one zone of depth {policy.survive_depth}: {', '.join(crowded)}",
-        hint="add members in other zones, or name a policy that need not survive the loss of a whole zone",
+        f"only {places} of {len(usable)} members can stand in one row of {row_len}, as at most {each} may lie in "
+        f"one zone of depth {policy.survive_depth}, so that {lost} can be lost: {', '.join(crowded) or 'all count'}",
+        hint=f"add {row_len - places} members in zones other than {', '.join(map(_zone_text, full[:8]))}, or name a "
+        "policy that asks for less",
     )
+
+
+def _zone_text(key: DomainKey) -> str:
+    return "/".join(key) or "no zone"
 
 
 def _first_rows(

@@ -70,6 +70,10 @@ class PlacementTable:
             raise CorruptError("placement table is not in its one canonical encoding")
         return table
 
+    def members(self) -> frozenset[MemberNumber]:
+        """All that stand in some row."""
+        return frozenset(number for row in set(self.rows) for number in row)
+
     def counts(self) -> dict[MemberNumber, int]:
         """Rows that each member stands in."""
         counts: dict[MemberNumber, int] = {}

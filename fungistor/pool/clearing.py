@@ -50,8 +50,9 @@ def delete(ground: Ground, slots: Sequence[Slot]) -> Deleted:
     """Delete every shard of these stripes wherever it may lie, and flush that."""
     keys: dict[MemberNumber, list[bytes]] = {}
     for slot in slots:
-        for place in ground.places.of(slot.stripe_id, slot.k + slot.m):
-            keys.setdefault(place.member, []).append(shard_key(slot.stripe_id, place.index))
+        places = [*((place.index, place.member) for place in ground.places.of(slot)), *ground.places.stale(slot)]
+        for index, member in places:
+            keys.setdefault(member, []).append(shard_key(slot.stripe_id, index))
     specs = ground.stock.specs()
     keys = {member: wanted for member, wanted in keys.items() if member in specs}
     receipts: set[Receipt] = set()

@@ -111,7 +111,7 @@ class Gather:
 
     def _sources(self) -> list[Source]:
         slot, ground = self._slot, self._ground
-        places = list(ground.places.of(slot.stripe_id, slot.k + slot.m))
+        places = list(ground.places.of(slot))
         now = ground.clock()
         with ground.lock:
             return [
@@ -201,7 +201,7 @@ class Gather:
         for source, reason in {**plan.failures(), **self._failures}.items():
             reasons.setdefault(self._ground.name(source.member), reason)
         excluded = set(self._exclude)
-        for place in self._ground.places.of(self._slot.stripe_id, self._slot.k + self._slot.m):
+        for place in self._ground.places.of(self._slot):
             if place.index in excluded:
                 excluded.remove(place.index)
                 reasons.setdefault(self._ground.name(place.member), "excluded as corrupt")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from fungistor.ids import LayoutNumber, MemberNumber
-from fungistor.placement import PlacementTable
+from fungistor.ids import MemberNumber
 from fungistor.placement.health import Board, Health, Trust, Work
 from fungistor.placement.read_plan import HedgeBudget
 from fungistor.placement.topology import round_trip_guess_s
 from fungistor.pool.members import MemberSpec
-from fungistor.pool.places import Places
+from fungistor.pool.places import Places, Tables
 from fungistor.pool.prober import Prober
 from fungistor.pool.round import Silence
 from fungistor.pool.stock import Stock
@@ -26,7 +25,8 @@ class Ground:
     def __init__(
         self,
         members: Sequence[MemberSpec],
-        layouts: Mapping[LayoutNumber, PlacementTable],
+        layouts: Tables,
+        left: Tables,
         here: tuple[float, float] | None,
         clock: Callable[[], float],
     ) -> None:
@@ -34,17 +34,17 @@ class Ground:
         self.lock = threading.Lock()
         self.stock = Stock(members)
         self.board = Board(_guesses(members, here))
-        self.places = Places(layouts)
+        self.places = Places(layouts, left)
         self.prober = Prober(self.stock, self.board, self.lock, clock)
         self.budget = _SharedBudget()
         self._here = here
         self._no_ranges: dict[MemberNumber, float] = {}
 
-    def replace(self, members: Sequence[MemberSpec], layouts: Mapping[LayoutNumber, PlacementTable]) -> None:
+    def replace(self, members: Sequence[MemberSpec], layouts: Tables, left: Tables) -> None:
         """The catalog moved on."""
         with self.lock:
             self.board.keep(_guesses(members, self._here))
-            self.places = Places(layouts)
+            self.places = Places(layouts, left)
             self._no_ranges.clear()
         self.stock.replace(members)
 

@@ -10,14 +10,15 @@ from typing import Self
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import shard_key
 from fungistor.errors import InvalidError, UnavailableError
-from fungistor.ids import LayoutNumber, MemberNumber, StripeId
-from fungistor.placement import PlacementTable
+from fungistor.ids import LayoutNumber, MemberNumber, PolicyNumber, StripeId
+from fungistor.placement import DEFAULT_NUMBER
 from fungistor.placement.health import MemberState, Standing
 from fungistor.pool import clearing, survey
 from fungistor.pool.clearing import Compacted, Deleted
 from fungistor.pool.gather import Gather, Into, fresh_buffers
 from fungistor.pool.ground import Ground
 from fungistor.pool.members import IDENTITY_KEY, BarrierResult, Fetched, MemberSpec, PutResult, Receipt
+from fungistor.pool.places import NO_TABLES, Seats, Tables
 from fungistor.pool.prober import PROBE_S
 from fungistor.pool.ranges import Piece, Ranges
 from fungistor.pool.scatter import Barrier, Scatter, Shard, put_one
@@ -34,13 +35,15 @@ class Pool:
     def __init__(
         self,
         members: Sequence[MemberSpec],
-        layouts: Mapping[LayoutNumber, PlacementTable],
+        layouts: Tables,
         *,
+        left: Tables = NO_TABLES,
         here: tuple[float, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`here`: this machine's latitude and longitude, for the first guess of who is near."""
-        self._ground = Ground(members, layouts, here, clock)
+        """`left`: layouts by which copies may still lie that nobody reads. `here`: this machine's latitude and
+        longitude, for the first guess of who is near."""
+        self._ground = Ground(members, layouts, left, here, clock)
 
     def __enter__(self) -> Self:
         return self
@@ -55,9 +58,9 @@ class Pool:
         self._ground.prober.close()
         self._ground.stock.close()
 
-    def replace(self, members: Sequence[MemberSpec], layouts: Mapping[LayoutNumber, PlacementTable]) -> None:
+    def replace(self, members: Sequence[MemberSpec], layouts: Tables, left: Tables = NO_TABLES) -> None:
         """The catalog moved on: these members and layouts from now on. What is known of members that stay is kept."""
-        self._ground.replace(members, layouts)
+        self._ground.replace(members, layouts, left)
 
     # members
 
@@ -65,9 +68,17 @@ class Pool:
         """Who holds shards 0..shards-1. Raises: UnavailableError for an unknown layout, InvalidError for too many."""
         return self._ground.places.window(stripe_id, layout, shards)
 
-    def newest_layout(self) -> LayoutNumber:
+    def newest_layout(self, policy: PolicyNumber = DEFAULT_NUMBER) -> LayoutNumber:
         """The layout under which stripes are written. Raises: UnavailableError where there is none yet."""
-        return self._ground.places.newest()
+        return self._ground.places.newest(policy)
+
+    def tracks(self) -> list[LayoutNumber]:
+        """The newest layout of each policy."""
+        return self._ground.places.tracks()
+
+    def seats(self, layout: LayoutNumber) -> Seats:
+        """Where new stripes of that layout's policy go. Raises: UnavailableError for an unknown policy."""
+        return self._ground.places.seats(layout)
 
     def members(self) -> list[MemberNumber]:
         return sorted(self._ground.stock.specs())
@@ -224,7 +235,7 @@ class Pool:
     def put_shard(self, slot: Slot, index: int, payload: Buffer, tag: bytes) -> Receipt:
         """Store one shard where the newest layout wants it. Raises: UnavailableError."""
         ground = self._ground
-        place = next((p for p in ground.places.of(slot.stripe_id, slot.k + slot.m) if p.index == index), None)
+        place = next((p for p in ground.places.of(slot) if p.index == index), None)
         if place is None:
             raise InvalidError(f"no layout places shard {index} of a stripe of {slot.k} + {slot.m}")
         return put_one(ground, place.member, shard_key(slot.stripe_id, index), payload, tag)

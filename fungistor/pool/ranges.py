@@ -77,7 +77,7 @@ class Ranges:
         """Each piece's likeliest member and how long to wait for it; None unless all are trusted and know the word."""
         slot, ground = self._slot, self._ground
         first: dict[int, MemberNumber] = {}
-        for place in ground.places.of(slot.stripe_id, slot.k + slot.m):
+        for place in ground.places.of(slot):
             if place.layer < SPARE_LAYER:
                 first.setdefault(place.index, place.member)
         now = ground.clock()

@@ -69,7 +69,7 @@ def exists(
     for order, slot in enumerate(slots):
         asked = range(slot.k + slot.m) if indices is None else indices
         answers.append(dict.fromkeys(asked))
-        for place in ground.places.of(slot.stripe_id, slot.k + slot.m):
+        for place in ground.places.of(slot):
             if place.index in answers[order] and (place.layer == 0 or not only_at_home):
                 key = shard_key(slot.stripe_id, place.index)
                 questions.setdefault(place.member, []).append((order, place.index, key))
@@ -130,7 +130,7 @@ def inspect(ground: Ground, slot: Slot, indices: Collection[int] | None) -> dict
     """Read and check shards wherever they may lie, all at once, then those not found at their next places."""
     wanted = set(range(slot.k + slot.m) if indices is None else indices)
     places: dict[int, list[Place]] = {index: [] for index in wanted}
-    for place in ground.places.of(slot.stripe_id, slot.k + slot.m):
+    for place in ground.places.of(slot):
         if place.index in wanted:
             places[place.index].append(place)
     found: dict[int, Inspected] = {}

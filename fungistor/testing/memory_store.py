@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import SHARD_TAG_BYTES, check_shard, shard_key
 from fungistor.errors import CorruptError, NotEnoughShardsError, UnavailableError
-from fungistor.ids import LayoutNumber, MemberId, MemberNumber, StripeId
-from fungistor.objects.ports import Buffer
-from fungistor.placement import PlacementTable, window
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, PolicyNumber, StripeId
+from fungistor.objects.ports import Buffer, wanted_at
+from fungistor.placement import DEFAULT_NUMBER, PlacementTable
+from fungistor.placement.read_plan import SPARE_LAYER
+from fungistor.pool.places import Places, Seats
 
 SPARE_COPIES = 2
 """As in the pool: a stripe that k + 2 members took is stored."""
@@ -141,6 +143,8 @@ class MemoryStore:
     ) -> None:
         self.all = {number: MemoryMember(number, name) for number, name in sorted(members.items())}
         self.layouts = dict(layouts)
+        self.left: dict[LayoutNumber, PlacementTable] = {}
+        self._placed: tuple[object, Places] = ((), Places({}))
         self.asked: list[tuple[StripeId, int]] = []
         self.puts = 0
         self.knows_ranges = True
@@ -180,8 +184,21 @@ class MemoryStore:
 
     # members
 
-    def newest_layout(self) -> LayoutNumber:
-        return max(self.layouts)
+    def newest_layout(self, policy: PolicyNumber = DEFAULT_NUMBER) -> LayoutNumber:
+        return self._places.newest(policy)
+
+    def tracks(self) -> list[LayoutNumber]:
+        return self._places.tracks()
+
+    def seats(self, layout: LayoutNumber) -> Seats:
+        return self._places.seats(layout)
+
+    @property
+    def _places(self) -> Places:
+        numbers = tuple(self.layouts), tuple(self.left)
+        if numbers != self._placed[0]:
+            self._placed = numbers, Places(self.layouts, self.left)
+        return self._placed[1]
 
     def members(self) -> list[MemberNumber]:
         return list(self.all)
@@ -194,8 +211,7 @@ class MemoryStore:
         return self.all[number].id
 
     def window(self, stripe_id: StripeId, layout: LayoutNumber, shards: int) -> tuple[MemberNumber, ...]:
-        table = self.layouts.get(layout) or self.layouts[self.newest_layout()]  # a retired one is drained
-        return window(table, stripe_id, shards)
+        return self._places.window(stripe_id, layout, shards)
 
     def _reach(self, number: MemberNumber) -> str:
         """Why a member cannot be asked, "" when it can; asking teaches."""
@@ -245,14 +261,14 @@ class MemoryStore:
         confirmed: set[MemberNumber] = set()
         failed: dict[MemberNumber, str] = {}
         for slot in slots:
-            for table in self.layouts.values():
-                for index, number in enumerate(window(table, slot.stripe_id, slot.k + slot.m)):
-                    member = self.all[number]
-                    if not member.answers:
-                        failed[number] = "down"
-                        continue
-                    confirmed.add(number)
-                    member.values.pop(shard_key(slot.stripe_id, index), None)
+            held = [(place.index, place.member) for place in self._places.of(slot) if place.layer != SPARE_LAYER]
+            for index, number in [*held, *self._places.stale(slot)]:
+                member = self.all[number]
+                if not member.answers:
+                    failed[number] = "down"
+                    continue
+                confirmed.add(number)
+                member.values.pop(shard_key(slot.stripe_id, index), None)
         return MemoryDeleted(frozenset(confirmed - set(failed)), failed)
 
     def compact(self, members: Collection[MemberNumber]) -> MemoryCompacted:
@@ -262,7 +278,7 @@ class MemoryStore:
 
     def put_shard(self, slot: Slot, index: int, payload: Buffer, tag: bytes) -> MemoryReceipt:
         with self._lock:
-            number = self.window(slot.stripe_id, self.newest_layout(), slot.k + slot.m)[index]
+            number = wanted_at(self, slot)[index]
             if problem := self._store(number, shard_key(slot.stripe_id, index), payload, tag):
                 raise UnavailableError(f"{self.name(number)} did not store a shard: {problem}")
             return MemoryReceipt(number, b"%d" % self.all[number].run)
@@ -320,10 +336,8 @@ class MemoryStore:
 
     def places(self, slot: Slot, index: int) -> list[MemberNumber]:
         """Where a shard may lie, by the newest layout first."""
-        shards = slot.k + slot.m
-        tables = [self.layouts[number] for number in sorted(self.layouts, reverse=True)]
-        found = [window(table, slot.stripe_id, shards)[index] for table in tables if table.row_len >= shards]
-        return list(dict.fromkeys(found))
+        places = [place for place in self._places.of(slot) if place.layer != SPARE_LAYER]
+        return [place.member for place in places if place.index == index]
 
     def inspect(self, slot: Slot) -> dict[int, MemoryInspected]:
         with self._lock:

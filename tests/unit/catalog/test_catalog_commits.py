@@ -81,7 +81,7 @@ def test_records_are_listed_by_the_revision_of_their_last_change(node: Node) -> 
     a = node("a")
     for number in (1, 2, 3):
         a.commit(command(publish(number)))
-    a.commit(command(publish(1, policy="other")))
+    a.commit(command(publish(1, private=True)))
     changed = [(revision, found.object_id) for revision, found in a.records_after(Revision(1))]
     assert changed == [(2, record(2).object_id), (3, record(3).object_id), (4, record(1).object_id)]
     assert list(a.records_after(Revision(4))) == []
@@ -199,7 +199,7 @@ def test_every_node_comes_to_the_same_state_whatever_its_turns(
     """A node that applied one by one, one that replayed in chunks and one that applied by hand have equal rows."""
     a = node("a")
     for number in range(60):
-        a.commit(command(publish(number % 17, policy=f"p{number % 5}", owed=owing((1 + number % 3, 2)))))
+        a.commit(command(publish(number % 17, private=number % 5 == 0, owed=owing((1 + number % 3, 2)))))
         a.commit(command(layout(1 + number)))
     b = node("b")
     b.catch_up()

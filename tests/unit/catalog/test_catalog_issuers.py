@@ -272,7 +272,7 @@ def test_the_kept_digest_is_the_one_of_all_rows(nodes: Open) -> None:
     catalog.commit(by_root(registration(NODE)))
     catalog.commit(command(layout(1)))
     for number in (1, 2, 1, 1):
-        catalog.commit(command(publish(number, manifest=f"of {number}", policy=f"p{catalog.revision}")))
+        catalog.commit(command(publish(number, manifest=f"of {number}", expires=1_900_000_000 + catalog.revision)))
         assert catalog._state.is_sound()
     with catalog._state._database.write() as connection:
         connection.execute("PRAGMA recursive_triggers=OFF")

@@ -30,13 +30,14 @@ def test_the_same_publish_again_changes_nothing() -> None:
     assert (decision.verdict, decision.effect) == (Verdict.UNCHANGED, False)
 
 
-def test_publishing_again_updates_name_policy_and_privacy_and_keeps_debts_and_date() -> None:
-    """With the manifest that stands, only what the user may change changes: a stale view of debts does no harm."""
+def test_publishing_again_updates_name_and_privacy_and_keeps_policy_debts_and_date() -> None:
+    """With the manifest that stands, only what the user may change changes: a stale view of debts does no harm, and the
+    policy is the one by which that manifest's stripes lie."""
     current = record(owed=owing((3, 2)))
     new = record(sealed_name=b"new", policy="archive", private=True, owed=(), published=5)
     decision = decide_publish(current, Publish(new, current.manifest_id))
     assert decision.verdict is Verdict.APPLIED
-    assert decision.record == replace(current, sealed_name=b"new", policy="archive", private=True)
+    assert decision.record == replace(current, sealed_name=b"new", private=True)
 
 
 @pytest.mark.parametrize(("one", "other", "kept"), [(5, 9, 9), (9, 5, 9), (None, 9, None), (9, None, None)])
@@ -57,17 +58,17 @@ def test_a_manifest_computed_against_the_one_that_stands_replaces_it() -> None:
 
 @pytest.mark.parametrize("against", [b"", b"another manifest"])
 def test_the_second_of_two_publishers_leaves_the_first_one_s_manifest(against: bytes) -> None:
-    """A manifest computed against what no longer stands is set aside, with the name sealed under its key; the policy
-    given with it counts."""
+    """A manifest computed against what no longer stands is set aside, with the name sealed under its key and the
+    policy that it was stored by; the privacy given with it counts."""
     current = record(owed=owing((3, 2)))
-    new = record(manifest="second", sealed_name=b"mine", policy="archive", owed=owing((4, 1)))
+    new = record(manifest="second", sealed_name=b"mine", policy="archive", private=True, owed=owing((4, 1)))
     decision = decide_publish(current, Publish(new, against))
     assert (decision.verdict, decision.effect) == (Verdict.MERGED, True)
-    assert decision.record == replace(current, policy="archive")
+    assert decision.record == replace(current, private=True)
 
 
 def test_the_loser_learns_of_the_merge_even_if_nothing_changes() -> None:
-    """The same name and policy are no revision, but the publisher must know that its manifest does not stand."""
+    """The same name and privacy are no revision, but the publisher must know that its manifest does not stand."""
     decision = decide_publish(record(), publish(manifest="second"))
     assert (decision.verdict, decision.effect) == (Verdict.MERGED, False)
 

@@ -132,7 +132,6 @@ def test_the_standard_input_is_an_object(network: MemoryNetwork, tree: Path, siz
     ("options", "paths", "words"),
     [
         (PublishOptions(profile="none"), ["a"], "no profile named none"),
-        (PublishOptions(policy="gold"), ["a"], "no policy named gold"),
         (PublishOptions(name="n"), ["a", "b"], "--name with several paths"),
         (PublishOptions(name="ä" * 128), ["a"], "at most 255 bytes"),
         (PublishOptions(), ["-", "-"], "standard input"),
