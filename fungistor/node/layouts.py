@@ -152,6 +152,15 @@ class CatalogRoll:
         return stored
 
 
+def check_policy(policy: StoragePolicy, members: Sequence[PoolMember]) -> None:
+    """See that these members could meet a policy. Raises: InvalidError: they cannot, and what to add."""
+    numbered = [(member, MemberNumber(place)) for place, member in enumerate(members, 1)]
+    try:
+        plan(_places(numbered), None, table_policy(policy))
+    except InvalidError as error:
+        raise InvalidError(f"policy {policy.name} cannot be met: {error.message}", hint=error.hint) from error
+
+
 def _table_of(policy: StoragePolicy, places: Sequence[Member], previous: PlacementTable | None) -> PlacementTable:
     try:
         return plan(places, previous, table_policy(policy))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fungistor.catalog.catalog import Catalog
@@ -117,7 +117,7 @@ class Policies:
             newest = self._catalog.layout()
             if newest is None:
                 raise UnavailableError("the pool has no members yet", hint="start it with `fungistor up` first")
-            table = plan([_place(member) for member in newest.members], None, table_policy(policy))
+            table = _planned(policy, newest.members)
             if dry_run:
                 return True
             number = max((row.number for row in self._catalog.policies(removed=True)), default=0) + 1
@@ -142,6 +142,13 @@ class Policies:
 
     def _commit(self, body: Body) -> None:
         self._catalog.commit(Command(SessionId(secrets.token_bytes(SESSION_BYTES)), 0, body))
+
+
+def _planned(policy: StoragePolicy, members: Sequence[LayoutMember]) -> PlacementTable:
+    try:
+        return plan([_place(member) for member in members], None, table_policy(policy))
+    except InvalidError as error:
+        raise InvalidError(f"policy {policy.name} cannot be met: {error.message}", hint=error.hint) from error
 
 
 def _place(member: LayoutMember) -> Member:

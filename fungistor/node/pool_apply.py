@@ -20,8 +20,10 @@ from fungistor.node.first_keys import ensure_keys
 from fungistor.node.geo import with_places
 from fungistor.node.home import Home
 from fungistor.node.identity import member_identity
-from fungistor.node.layouts import CatalogRoll, PoolPlan
-from fungistor.node.pool_file import PoolMember, load_pool
+from fungistor.node.layouts import CatalogRoll, PoolPlan, check_policy
+from fungistor.node.policies import Policies
+from fungistor.node.policy_words import policy_of_table
+from fungistor.node.pool_file import PoolMember, load_policy_tables, load_pool
 from fungistor.node.wiring import open_catalog
 from fungistor.pool import IDENTITY_KEY
 from fungistor.zdb.client import Client, Login, MemberError
@@ -32,16 +34,28 @@ FLUSH_WAIT_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a pool file comes to. `changed`: members of another weight, zone or place. `plan` None: nothing is new."""
+    """What a pool file comes to. `changed`: members of another weight, capacity, zone or place. `plan` None: no member
+    is new or another. `policies`: those that the network had not."""
 
     plan: PoolPlan | None
     changed: tuple[str, ...]
     is_done: bool
+    policies: tuple[str, ...] = ()
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether all is as the file says."""
+        return self.plan is None and not self.policies
 
     def to_json(self) -> dict[str, object]:
         """The contract's keys."""
         plan = {} if self.plan is None else self.plan.to_json()
-        return plan | {"changed": list(self.changed), "applied": self.is_done, "unchanged": self.plan is None}
+        return plan | {
+            "changed": list(self.changed),
+            "policies": list(self.policies),
+            "applied": self.is_done,
+            "unchanged": self.is_nothing,
+        }
 
 
 def apply(home: Home, path: str, asked: CatalogOptions, *, go: bool, lost: bool, say: Callable[[str], None]) -> Applied:
@@ -61,8 +75,11 @@ def apply(home: Home, path: str, asked: CatalogOptions, *, go: bool, lost: bool,
             hint="`fungistor pool add` and `drain` change it; or give another --home",
         )
     members = with_places(load_pool(path), config.geoip_database)
+    policies = [policy_of_table(t, f"{path}: [[policy]] number {n}") for n, t in enumerate(load_policy_tables(path), 1)]
     if not os.path.exists(os.path.join(home.keys, "node.key")) and not go:
-        return Applied(_founding(members), (), is_done=False)
+        for policy in policies:
+            check_policy(policy, members)
+        return Applied(_founding(members), (), is_done=False, policies=tuple(policy.name for policy in policies))
     if go:
         home.prepare()
         config = replace(placed(home, config, asked), pool=os.path.abspath(path))
@@ -72,7 +89,17 @@ def apply(home: Home, path: str, asked: CatalogOptions, *, go: bool, lost: bool,
         catalog.catch_up()
         if go:
             enrol(home, keys, catalog)
-        return _Change(CatalogRoll(catalog), keys, members, lost=lost).run(go=go)
+        known = Policies(catalog)
+        fresh = [policy for policy in policies if not known.standing(policy)]
+        for policy in fresh:
+            check_policy(policy, members)
+        applied = _Change(CatalogRoll(catalog), keys, members, lost=lost).run(go=go)
+        if go:
+            for policy in fresh:
+                known.add(policy)
+        return replace(
+            applied, policies=tuple(policy.name for policy in fresh), is_done=go and bool(applied.plan or fresh)
+        )
 
 
 def _founding(members: Sequence[PoolMember]) -> PoolPlan:

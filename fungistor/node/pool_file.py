@@ -30,6 +30,9 @@ ZONE_PART_CHARACTERS_MAX = 64
 WEIGHT_MAX = 1 << 20
 CAPACITY_BYTES_MAX = 1 << 60
 
+POLICIES = "policy"
+"""Tables of this name are no members."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ZONE_PART = re.compile(r"[^\x00-\x20/\x7f]+")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?")
@@ -87,20 +90,39 @@ def load_pool(path: str) -> tuple[PoolMember, ...]:
     return parse_pool(content, path)
 
 
-def parse_pool(content: bytes, path: str) -> tuple[PoolMember, ...]:
-    """Read the bytes of a pool file; `path` names it in errors, and `password_file` is relative to its folder.
+def load_policy_tables(path: str) -> list[object]:
+    """Read what a pool file says of policies, as it stands there.
 
-    Members are `[[member]]` tables, or `[NAME]` tables whose id is NAME unless they say another.
-
-    Raises: InvalidError naming the line or the member and key.
+    Raises: as `load_pool`.
     """
     try:
-        document = tomllib.loads(content.decode("utf-8"))
+        content = read_bounded(path, POOL_FILE_BYTES_MAX)
+    except OSError as error:
+        raise FailedError(f"the pool file {path} cannot be read: {error.strerror}") from error
+    policies = parse_document(content or b"", path).get(POLICIES, [])
+    return policies if isinstance(policies, list) else []
+
+
+def parse_document(content: bytes, path: str) -> dict[str, object]:
+    """Read the TOML of a pool file. Raises: InvalidError."""
+    try:
+        return tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InvalidError(f"{path}: line {line} is no UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise InvalidError(f"{path} is no TOML: {error}") from error
+
+
+def parse_pool(content: bytes, path: str) -> tuple[PoolMember, ...]:
+    """Read the bytes of a pool file; `path` names it in errors, and `password_file` is relative to its folder.
+
+    Members are `[[member]]` tables, or `[NAME]` tables whose id is NAME unless they say another. `[[policy]]` tables
+    are not looked at here.
+
+    Raises: InvalidError naming the line or the member and key.
+    """
+    document = parse_document(content, path)
     members: list[PoolMember] = []
     for where, table in _tables(document, path):
         if len(members) == POOL_MEMBERS_MAX:
@@ -148,6 +170,8 @@ def _tables(document: Mapping[str, object], path: str) -> Iterable[tuple[str, di
     for key, value in document.items():
         if isinstance(value, dict):
             yield f"[{key}]", {"id": key, **value}
+        elif key == POLICIES and isinstance(value, list):
+            continue
         elif isinstance(value, list):
             for position, table in enumerate(value, 1):
                 where = f"[[{key}]] number {position}"

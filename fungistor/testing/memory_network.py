@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.commands import Command, LayoutMember, SetLayout
+from fungistor.catalog.commands import Body, Command, LayoutMember, PlacePool, SetLayout
 from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.policies import AddPolicy, PolicyTable, RemovePolicy
 from fungistor.catalog.record import Record
 from fungistor.catalog.state import State
 from fungistor.catalog.tenants import AddTenant
@@ -19,7 +20,7 @@ from fungistor.coding.manifest import Slot
 from fungistor.dag.cid import CID
 from fungistor.dag.reader import read_file
 from fungistor.dag.walk import resolve
-from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, SessionId, TenantNumber
+from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, PolicyNumber, SessionId, TenantNumber
 from fungistor.keys.ring import NodeKeys, fingerprint, network_key_of, object_id
 from fungistor.keys.table import KeyTable
 from fungistor.objects.collect import Collector
@@ -36,7 +37,7 @@ from fungistor.objects.storing import PublishPorts
 from fungistor.objects.stripe_reader import StripeReader
 from fungistor.objects.unpublish import RemovalPorts, Remover
 from fungistor.objects.verify import Tally, Verifier
-from fungistor.placement import Member, PlacementTable, Policy, plan
+from fungistor.placement import Member, PlacementTable, Policy, StoragePolicy, plan, table_policy, track
 from fungistor.repair.mover import Mover
 from fungistor.repair.tour import Tour, Toured
 from fungistor.testing.memory_log import MemoryLog
@@ -168,8 +169,46 @@ class MemoryNetwork:
         number = LayoutNumber(newest.number + 1)
         self.store.join({member.number: member.id for member in world}, number, table)
         placed = tuple(LayoutMember(member.number, member.id, member.zone, member.weight) for member in world)
-        self.catalog.commit(Command(SessionId(self._draw(16)), 0, SetLayout(number, placed, table.to_bytes(), b"")))
+        before = self.catalog.tables()
+        tables = tuple(
+            PolicyTable(
+                row.number,
+                plan(
+                    world,
+                    PlacementTable.from_bytes(before[track(row.number, newest.number)]),
+                    table_policy(row.policy),
+                ).to_bytes(),
+            )
+            for row in self.catalog.policies()
+        )
+        layout = SetLayout(number, placed, table.to_bytes(), b"")
+        self._commit(PlacePool(layout, tables) if tables else layout)
+        self.look_at_layouts()
         return number
+
+    def add_policy(self, policy: StoragePolicy) -> PolicyNumber:
+        """Let objects be published by a policy."""
+        newest = self.catalog.layout()
+        assert newest is not None
+        world = [Member(member.number, member.id, member.zone, member.weight) for member in newest.members]
+        number = PolicyNumber(1 + max((row.number for row in self.catalog.policies(removed=True)), default=0))
+        self._commit(AddPolicy(number, policy, newest.number, plan(world, None, table_policy(policy)).to_bytes()))
+        self.look_at_layouts()
+        return number
+
+    def remove_policy(self, number: PolicyNumber) -> None:
+        """Forget a policy. Raises: ConflictError where something is stored by it."""
+        self._commit(RemovePolicy(number))
+
+    def look_at_layouts(self) -> None:
+        """Have readers look by the tables that the catalog has now."""
+        self.store.layouts, self.store.left = (
+            {number: PlacementTable.from_bytes(table) for number, table in self.catalog.tables(left=left).items()}
+            for left in (False, True)
+        )
+
+    def _commit(self, body: Body) -> None:
+        self.catalog.commit(Command(SessionId(self._draw(16)), 0, body))
 
     def tour(self) -> Toured:
         """Bring all shards where the newest layout wants them; readers look by the layouts that are left."""
@@ -177,9 +216,7 @@ class MemoryNetwork:
         toured = Tour(
             self.catalog, lambda record: self.stripe_list(record).all_slots(), mover, self.payer.mend_whole
         ).run()
-        self.store.layouts = {
-            layout.number: PlacementTable.from_bytes(layout.table) for layout in self.catalog.layouts()
-        }
+        self.look_at_layouts()
         return toured
 
     # taking back

@@ -24,16 +24,19 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         return 0
     for text in _words(applied):
         output.line(text)
-    if applied.plan is not None and not applied.is_done:
+    if not applied.is_nothing and not applied.is_done:
         output.note("nothing was changed: --yes does it")
     return 0
 
 
 def _words(applied: Applied) -> list[str]:
     plan = applied.plan
-    if plan is None:
+    if applied.is_nothing:
         return ["the pool is as the file says"]
     verb = "is now" if applied.is_done else "would be"
+    policies = [f"new policies: {', '.join(map(safe, applied.policies))}"] if applied.policies else []
+    if plan is None:
+        return policies
     lines = [f"{verb} layout {plan.layout}: {plan.members} members, {plan.taking_shards} of them take shards"]
     for what, names in (("added", plan.added), ("changed", applied.changed), ("removed", plan.removed)):
         if names:
@@ -41,4 +44,4 @@ def _words(applied: Applied) -> list[str]:
     if plan.moved_share:
         moved = f"{100 * plan.moved_share:.2f} % of all shards move: {plan.moved_bytes / (1 << 20):,.1f} MiB"
         lines.append(f"  {moved}, by `fungistor repair`")
-    return lines
+    return lines + policies

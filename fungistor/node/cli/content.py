@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from fungistor.errors import ConflictError, FailedError, NotPermittedError, UnavailableError
-from fungistor.node.cli.options import UsageError
+from fungistor.node.cli.grammar import UsageError
 from fungistor.node.cli.output import Output, seconds_text, size_text
 from fungistor.node.cli.progress import ProgressLine
 from fungistor.node.cli.rights import acting_of
@@ -100,7 +100,8 @@ def _publish_words(result: PublishOutcome) -> str:
     else:
         overhead = "" if result.overhead is None else f" ({result.overhead:.2f} x)"
         words.append(f"{size_text(result.stored)} on members{overhead}, {size_text(result.new)} of it new")
-        words.append(f"survives {result.survives} further losses")
+        zones = f", or of {result.survives_zones} whole {result.zone_level}s" if result.survives_zones else ""
+        words.append(f"survives {result.survives} further losses{zones}")
         if result.owed:
             words.append(f"{result.owed} shards still owed")
     return "; ".join(words)
@@ -146,6 +147,8 @@ def stat(arguments: argparse.Namespace, output: Output) -> int:
             ("policy", "policy"),
             ("survives", "survives"),
             ("private", "private"),
+            ("survives zones", "survives_zones"),
+            ("zone level", "zone_level"),
         )
         output.fields(network.stat(arguments.cid_path).to_json(), columns)
     return 0

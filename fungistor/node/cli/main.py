@@ -13,7 +13,7 @@ from types import FrameType
 from typing import cast
 
 from fungistor.errors import DeniedError, FailedError, FungiStorError
-from fungistor.node.cli import options
+from fungistor.node.cli import grammar, options
 from fungistor.node.cli.output import Output
 from fungistor.node.cli.rights import refuse_with_token
 
@@ -65,7 +65,7 @@ def _run(words: list[str], output: Output) -> int:
         return 2
     arguments = parser.parse_args(words)
     if not arguments.command:
-        raise options.UsageError("no command is given", hint="see `fungistor --help`")
+        raise grammar.UsageError("no command is given", hint="see `fungistor --help`")
     if arguments.handler:
         refuse_with_token(arguments.handler)
     _join(arguments)
@@ -83,7 +83,7 @@ def _join(arguments: argparse.Namespace) -> None:
     if arguments.command == "pool" and arguments.verb == "apply":
         return  # it makes the network that others join
     if arguments.command in BY_THEMSELVES:
-        raise options.UsageError(f"`fungistor {arguments.command}` takes no --pool and no --catalog")
+        raise grammar.UsageError(f"`fungistor {arguments.command}` takes no --pool and no --catalog")
     from fungistor.node.cli.catalog import asked
     from fungistor.node.home import Home
     from fungistor.node.join import join

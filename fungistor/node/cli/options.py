@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 from collections.abc import Sequence
-from typing import NoReturn
 
-from fungistor.errors import InvalidError
+from fungistor.node.cli.grammar import ELSEWHERE, Commands, Parser, add, add_common, count
+from fungistor.node.cli.pool_options import add_policy, add_pool
 from fungistor.node.cli.tenant_options import add_privacy, add_tenant_option, add_tenants
 
 PROFILES = ("unixfs-v1-2025", "unixfs-v0-2015", "kubo-cidv1")
@@ -29,38 +29,10 @@ exit codes: 0 done, 1 failed, 2 refused input, 3 cannot be had now (try later), 
 """
 
 
-class UsageError(InvalidError):
-    """The words of a command line make no command."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that raises instead of printing and leaving, and never guesses an abbreviated option."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        options.setdefault("allow_abbrev", False)
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"see `{self.prog} --help`")
-
-
-class NotYet(argparse.Action):
-    """An option that docs/cli.md has and this version has not: refused, never accepted and ignored."""
-
-    def __call__(self, *said: object) -> None:
-        raise not_yet(str(said[-1]))
-
-
-def not_yet(what: str) -> UsageError:
-    """The one refusal of what is in docs/cli.md and not built."""
-    return UsageError(f"{what} is not available yet", hint="docs/cli.md says what is")
-
-
 def build_parser() -> Parser:
     """Make the parser of everything but `zdb`, whose words are those of the original daemon."""
     parser = Parser(prog="fungistor", description=ABOUT, epilog=EXITS)
-    _add_common(parser, default=True)
+    add_common(parser, default=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
     _add_up(commands)
     _add_content(commands)
@@ -69,82 +41,31 @@ def build_parser() -> Parser:
     add_removal(commands)
     _add_names(commands)
     _add_keys(commands)
-    _add(
-        commands, "doctor", "say what is wrong with home and network, and what to do", "fungistor doctor", "doctor:run"
-    )
+    add(commands, "doctor", "say what is wrong with home and network, and what to do", "fungistor doctor", "doctor:run")
     _add_gateway(commands)
     _add_member(commands)
-    _add_pool(commands)
+    add_pool(commands)
+    add_policy(commands)
     _add_cache(commands)
     _add_catalog(commands)
     _add_log(commands)
     _add_node(commands)
-    add_tenants(commands, _add)
-    _add(
-        commands, "zdb", "run one member daemon by itself", "fungistor zdb --data d --index i --port 9900", "other:zdb"
-    )
+    add_tenants(commands, add)
+    add(commands, "zdb", "run one member daemon by itself", "fungistor zdb --data d --index i --port 9900", "other:zdb")
     # `zdb` is here for the help alone: its flags are the original's (`-data`, `--socket` ...), read by the daemon.
-    _add(commands, "version", "say the versions, and which erasure engine runs", "fungistor version", "other:version")
+    add(commands, "version", "say the versions, and which erasure engine runs", "fungistor version", "other:version")
     return parser
-
-
-Commands = argparse._SubParsersAction  # noqa: SLF001  # argparse has no public name for what add_subparsers gives
-
-
-def _add(commands: Commands[Parser], name: str, about: str, example: str, handler: str) -> Parser:
-    """Add a command. `handler` is MODULE:FUNCTION below this package, imported only when the command runs."""
-    text = about[0].upper() + about[1:] + "."
-    epilog = f"example:\n  {example}" if example else None
-    parser: Parser = commands.add_parser(name, help=about, description=text, epilog=epilog)
-    parser.set_defaults(handler=handler)
-    _add_common(parser, default=False)
-    return parser
-
-
-ELSEWHERE = (
-    ("--pool", "FILE", "its members, as `fungistor pool export` writes them"),
-    ("--catalog", "URL", "its catalog: etcd://HOST:PORT,HOST:PORT[/PREFIX]; etcds:// with TLS"),
-    ("--catalog-user", "NAME", "etcd's user"),
-    ("--catalog-password-file", "F", "a file with that user's password"),
-    ("--catalog-ca", "F", "certificates to trust instead of the system's (PEM)"),
-)
-
-
-def _add_common(parser: Parser, *, default: bool) -> None:
-    """Add what is accepted before and after the command. After it a default would undo what was said before it."""
-    nothing = argparse.SUPPRESS
-    group = parser.add_argument_group("everywhere")
-    group.add_argument(
-        "--home",
-        metavar="DIR",
-        default=None if default else nothing,
-        help="the network's folder (else $FUNGISTOR_HOME, else ~/.local/share/fungistor)",
-    )
-    group.add_argument(
-        "--json",
-        action="store_true",
-        default=False if default else nothing,
-        help="one JSON object a line on stdout, errors as one JSON line on stderr",
-    )
-    unsaid = None if default else nothing
-    group = parser.add_argument_group("a network that runs elsewhere, or has its catalog there")
-    for option, name, about in ELSEWHERE:
-        group.add_argument(option, metavar=name, default=unsaid, help=about)
-
-
-def _not_yet(parser: Parser, option: str, about: str, nargs: int | None = None) -> None:
-    parser.add_argument(option, action=NotYet, nargs=nargs, metavar="X", help=f"{about} (not available yet)")
 
 
 def _add_up(commands: Commands[Parser]) -> None:
-    parser = _add(
+    parser = add(
         commands,
         "up",
         "run a whole network on this machine: members, catalog, gateway",
         "fungistor up --gateway 127.0.0.1:8480",
         "up:run",
     )
-    parser.add_argument("--members", type=_count, metavar="N", help="how many members a new network gets (20)")
+    parser.add_argument("--members", type=count, metavar="N", help="how many members a new network gets (20)")
     parser.add_argument("--gateway", metavar="HOST:PORT", help="where HTTP is served (127.0.0.1:8480; port 0: any)")
     parser.add_argument("--ready-file", metavar="F", help="written when requests are served, removed at exit")
     parser.add_argument("--no-sync", action="store_true", help="nothing waits for the disk: for trials and benchmarks")
@@ -155,10 +76,10 @@ def _add_up(commands: Commands[Parser]) -> None:
 
 
 def _add_catalog(commands: Commands[Parser]) -> None:
-    parser = _add(commands, "catalog", "look after the network's log", "fungistor catalog migrate URL", "")
+    parser = add(commands, "catalog", "look after the network's log", "fungistor catalog migrate URL", "")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     _add_snapshot(verbs)
-    migrate = _add(
+    migrate = add(
         verbs,
         "migrate",
         "move the catalog of a network that stands still to etcd",
@@ -169,7 +90,7 @@ def _add_catalog(commands: Commands[Parser]) -> None:
 
 
 def _add_snapshot(verbs: Commands[Parser]) -> None:
-    _add(
+    add(
         verbs,
         "snapshot",
         "put a snapshot of the catalog into the pool, and trim the log before it; `up` does so by itself",
@@ -179,31 +100,31 @@ def _add_snapshot(verbs: Commands[Parser]) -> None:
 
 
 def _add_log(commands: Commands[Parser]) -> None:
-    log = _add(commands, "log", "show who did what, in the order of the catalog", "fungistor log --follow", "log:log")
+    log = add(commands, "log", "show who did what, in the order of the catalog", "fungistor log --follow", "log:log")
     add_tenant_option(log)
     log.add_argument("--follow", action="store_true", help="go on with what is committed from now on")
     log.add_argument("--after", type=_number, default=0, metavar="N", help="only what stands behind entry N")
 
 
 def _add_node(commands: Commands[Parser]) -> None:
-    parser = _add(commands, "node", "say which machines may write to the network", "fungistor node list", "")
+    parser = add(commands, "node", "say which machines may write to the network", "fungistor node list", "")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    _add(verbs, "list", "list nodes, what they may, and what they last told", "fungistor node list", "node:list_nodes")
-    add = _add(
+    add(verbs, "list", "list nodes, what they may, and what they last told", "fungistor node list", "node:list_nodes")
+    made = add(
         verbs,
         "add",
         "make the key file of another machine; needs the root key",
         "fungistor node add paris --out paris.key --scopes publish,names",
         "node:add",
     )
-    add.add_argument("name", metavar="NAME", help="what this network calls the machine")
-    add.add_argument("-o", "--out", metavar="FILE", required=True, help="where its key file is written")
-    add.add_argument(
+    made.add_argument("name", metavar="NAME", help="what this network calls the machine")
+    made.add_argument("-o", "--out", metavar="FILE", required=True, help="where its key file is written")
+    made.add_argument(
         "--scopes", metavar="S,S", default="publish,delete,names,pool,admin",
         help="what it may: publish, delete, names, pool, admin (all of them)",
     )  # fmt: skip
-    add.add_argument("--tenants", metavar="N,N", default="0", help="whose objects it may write and read (0)")
-    revoke = _add(
+    made.add_argument("--tenants", metavar="N,N", default="0", help="whose objects it may write and read (0)")
+    revoke = add(
         verbs, "revoke", "refuse all further writes of a node; needs the root key", "fungistor node revoke paris",
         "node:revoke",
     )  # fmt: skip
@@ -211,17 +132,17 @@ def _add_node(commands: Commands[Parser]) -> None:
 
 
 def _add_cache(commands: Commands[Parser]) -> None:
-    parser = _add(commands, "cache", "look after what the gateway keeps on disk", "fungistor cache purge", "")
+    parser = add(commands, "cache", "look after what the gateway keeps on disk", "fungistor cache purge", "")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    purge = _add(
+    purge = add(
         verbs, "purge", "forget all that is kept, or one object's blocks", "fungistor cache purge", "cache:purge"
     )
     purge.add_argument("cid", nargs="?", metavar="CID", help="an object's root, or one block")
-    _add(verbs, "status", "say how much is kept", "fungistor cache status", "cache:status")
+    add(verbs, "status", "say how much is kept", "fungistor cache status", "cache:status")
 
 
 def _add_content(commands: Commands[Parser]) -> None:
-    publish = _add(
+    publish = add(
         commands, "publish", "put files and folders into the network", "fungistor publish ./site --name site",
         "content:publish",
     )  # fmt: skip
@@ -230,7 +151,9 @@ def _add_content(commands: Commands[Parser]) -> None:
                          help="more PATHs, a line each, as a command line is too short for; - is stdin")  # fmt: skip
     publish.add_argument("--profile", choices=PROFILES, default=PROFILES[0], help="how a DAG is made of it")
     publish.add_argument("--name", help="what people call it (else the path's last part)")
-    publish.add_argument("--policy", type=_policy, default="default", help="where its shards may lie (default)")
+    publish.add_argument(
+        "--policy", default="default", help="how its shards are cut and placed: `fungistor policy list` (default)"
+    )
     publish.add_argument("--wrap", action="store_true", help="one folder of all PATHs: one object, one line")
     publish.add_argument("--hidden", action="store_true", help="take names that begin with a dot, too")
     publish.add_argument("--only-hash", action="store_true", help="say the CID and store nothing; needs no network")
@@ -244,31 +167,31 @@ def _add_content(commands: Commands[Parser]) -> None:
                          help="wait for members and catalog rather than end with exit 3")  # fmt: skip
     publish.add_argument("--wait-max", type=duration, metavar="D", help="at most so long with --wait such as 10m")
 
-    get = _add(commands, "get", "write a file or a folder of the network to disk", "fungistor get CID/docs -o docs",
+    get = add(commands, "get", "write a file or a folder of the network to disk", "fungistor get CID/docs -o docs",
                "content:get")  # fmt: skip
     _add_cid_path(get)
     get.add_argument("-o", "--output", required=True, metavar="OUT", help="the file or folder itself")
     get.add_argument("--force", action="store_true", help="replace OUT if it exists")
     get.add_argument("--no-cache", action="store_true", help="read from members only")
 
-    cat = _add(commands, "cat", "write a file of the network to stdout", "fungistor cat CID/readme.txt | less",
+    cat = add(commands, "cat", "write a file of the network to stdout", "fungistor cat CID/readme.txt | less",
                "content:cat")  # fmt: skip
     _add_cid_path(cat)
     cat.add_argument("--no-cache", action="store_true", help="read from members only")
 
-    _add_cid_path(_add(commands, "ls", "list a folder of the network", "fungistor ls CID/docs", "content:ls"))
-    _add_cid_path(_add(commands, "stat", "say what is known of a CID", "fungistor stat CID", "content:stat"))
+    _add_cid_path(add(commands, "ls", "list a folder of the network", "fungistor ls CID/docs", "content:ls"))
+    _add_cid_path(add(commands, "stat", "say what is known of a CID", "fungistor stat CID", "content:stat"))
 
 
 def _add_car(commands: Commands[Parser]) -> None:
-    car = _add(commands, "car", "export and import CAR files, in which DAGs travel between IPFS programs",
+    car = add(commands, "car", "export and import CAR files, in which DAGs travel between IPFS programs",
                "fungistor car export CID -o site.car", "")  # fmt: skip
     verbs = car.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
-    export = _add(verbs, "export", "write a DAG as a CAR file", "fungistor car export CID -o site.car", "car:export")
+    export = add(verbs, "export", "write a DAG as a CAR file", "fungistor car export CID -o site.car", "car:export")
     _add_cid_path(export)
     export.add_argument("-o", "--output", required=True, metavar="F", help="the file; - is stdout")
     export.add_argument("--force", action="store_true", help="replace F if it exists")
-    load = _add(verbs, "import", "take the DAGs of CAR files into the network, an object for each root",
+    load = add(verbs, "import", "take the DAGs of CAR files into the network, an object for each root",
                 "fungistor car import site.car", "car:load")  # fmt: skip
     load.add_argument("files", nargs="+", metavar="F", help="a CAR file, version 1; - is stdin")
     add_privacy(load)
@@ -278,7 +201,7 @@ def _add_car(commands: Commands[Parser]) -> None:
 
 def add_removal(commands: Commands[Parser]) -> None:
     """Add unpublish, pin and lock."""
-    unpublish = _add(commands, "unpublish", "take objects back, and shred what no other holds",
+    unpublish = add(commands, "unpublish", "take objects back, and shred what no other holds",
                      "fungistor unpublish CID", "removal:unpublish")  # fmt: skip
     unpublish.add_argument("cids", nargs="+", metavar="CID", help="the root of an object")
     add_tenant_option(unpublish)
@@ -287,19 +210,19 @@ def add_removal(commands: Commands[Parser]) -> None:
                        help="how long it can be brought back, such as 90s, 30m, 24h, 7d (not at all)")  # fmt: skip
     which.add_argument("--undo", action="store_true", help="bring it back, while that time lasts")
     which.add_argument("--dry-run", action="store_true", help="say what would be shredded, and change nothing")
-    collect = _add(commands, "gc", "give the space of what was dropped back, on the members, too",
+    collect = add(commands, "gc", "give the space of what was dropped back, on the members, too",
                    "fungistor gc --dry-run", "removal:collect")  # fmt: skip
     collect.add_argument("--grace", type=duration, metavar="D", default=duration("24h"),
                          help="leave alone what was dropped later than so long ago (24h)")  # fmt: skip
     collect.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
-    pin = _add(commands, "pin", "keep objects from expiring and from being unpublished", "fungistor pin add CID", "")
+    pin = add(commands, "pin", "keep objects from expiring and from being unpublished", "fungistor pin add CID", "")
     verbs = pin.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
     for verb, about in (("add", "pin objects"), ("remove", "let them go")):
-        parser = _add(verbs, verb, about, f"fungistor pin {verb} CID", "removal:pin")
+        parser = add(verbs, verb, about, f"fungistor pin {verb} CID", "removal:pin")
         parser.add_argument("cids", nargs="+", metavar="CID", help="the root of an object")
         add_tenant_option(parser)
-    add_tenant_option(_add(verbs, "list", "list what is pinned or locked", "fungistor pin list", "removal:pins"))
-    lock = _add(commands, "lock", "keep an object from being taken away before a date; nobody lifts that early",
+    add_tenant_option(add(verbs, "list", "list what is pinned or locked", "fungistor pin list", "removal:pins"))
+    lock = add(commands, "lock", "keep an object from being taken away before a date; nobody lifts that early",
                 "fungistor lock CID --until 2027-01-31", "removal:lock")  # fmt: skip
     lock.add_argument("cid", metavar="CID", help="the root of an object")
     add_tenant_option(lock)
@@ -308,54 +231,54 @@ def add_removal(commands: Commands[Parser]) -> None:
 
 
 def _add_names(commands: Commands[Parser]) -> None:
-    name = _add(commands, "name", "publish, take in and list names that can come to mean something else (IPNS)",
+    name = add(commands, "name", "publish, take in and list names that can come to mean something else (IPNS)",
                 "fungistor name publish site CID", "")  # fmt: skip
     verbs = name.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
-    load = _add(verbs, "import", "take in a signed IPNS record as it is", "fungistor name import k51... site.record",
+    load = add(verbs, "import", "take in a signed IPNS record as it is", "fungistor name import k51... site.record",
                 "name:load")  # fmt: skip
     load.add_argument("name", metavar="KEY", help="the name that the record is signed under, in any form")
     load.add_argument("file", metavar="FILE", help="the record; - is stdin")
     add_tenant_option(
-        _add(verbs, "list", "list the names held, with what they mean", "fungistor name list", "name:names")
+        add(verbs, "list", "list the names held, with what they mean", "fungistor name list", "name:names")
     )
-    history = _add(verbs, "history", "list the records of a name, newest first", "fungistor name history k51...",
+    history = add(verbs, "history", "list the records of a name, newest first", "fungistor name history k51...",
                    "name:history")  # fmt: skip
     history.add_argument("name", metavar="NAME", help="a name of this network, or a key in any form")
     add_tenant_option(history)
-    publish = _add(verbs, "publish", "let a name mean a CID; it stays while what it means changes",
+    publish = add(verbs, "publish", "let a name mean a CID; it stays while what it means changes",
                    "fungistor name publish site CID", "name:publish")  # fmt: skip
     publish.add_argument("name", metavar="NAME", help=NAME_HELP)
     _add_cid_path(publish)
     publish.add_argument("--ttl", type=duration, metavar="D", help="for how long a record may be cached (5m)")
     publish.add_argument("--lifetime", type=duration, metavar="D", help="for how long each record holds (48h)")
     publish.add_argument("--allow-missing", action="store_true", help="also where the CID is not held by this network")
-    rollback = _add(verbs, "rollback", "let a name mean again what it meant before", "fungistor name rollback site",
+    rollback = add(verbs, "rollback", "let a name mean again what it meant before", "fungistor name rollback site",
                     "name:rollback")  # fmt: skip
     _add_name(rollback)
     rollback.add_argument("--to", type=int, metavar="N", help="the sequence of that value (the one before the newest)")
-    _add_name(_add(verbs, "remove", "forget a name, its values and its key", "fungistor name remove site",
+    _add_name(add(verbs, "remove", "forget a name, its values and its key", "fungistor name remove site",
                    "name:remove"))  # fmt: skip
 
 
 def _add_keys(commands: Commands[Parser]) -> None:
-    keys = _add(commands, "keys", "list, rotate, export and recover the keys of a home", "fungistor keys list", "")
+    keys = add(commands, "keys", "list, rotate, export and recover the keys of a home", "fungistor keys list", "")
     verbs = keys.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
-    _add(verbs, "list", "say which keys there are, and where", "fungistor keys list", "keys:listed")
-    rotate = _add(verbs, "rotate", "wrap all keys anew under another one; the network stands still meanwhile",
+    add(verbs, "list", "say which keys there are, and where", "fungistor keys list", "keys:listed")
+    rotate = add(verbs, "rotate", "wrap all keys anew under another one; the network stands still meanwhile",
                   "fungistor keys rotate", "keys:rotate")  # fmt: skip
     which = rotate.add_mutually_exclusive_group()
     which.add_argument("--tenant", type=int, metavar="N", help="the key of this tenant (0)")
     which.add_argument("--root", action="store_true", help="the root key")
-    _add(verbs, "renew", "take keys anew that were rotated on another machine", "fungistor keys renew", "keys:renew")
-    phrase = _add(verbs, "passphrase", "put the root key's file under a passphrase", "fungistor keys passphrase",
+    add(verbs, "renew", "take keys anew that were rotated on another machine", "fungistor keys renew", "keys:renew")
+    phrase = add(verbs, "passphrase", "put the root key's file under a passphrase", "fungistor keys passphrase",
                   "keys:passphrase")  # fmt: skip
     phrase.add_argument("--new-file", metavar="F", help="a file that holds the new one (else it is asked for)")
     phrase.add_argument("--remove", action="store_true", help="under none, from now on")
-    export = _add(verbs, "export", "write the root key as words, or as shares of which some bring it back",
+    export = add(verbs, "export", "write the root key as words, or as shares of which some bring it back",
                   "fungistor keys export --shares 3/5", "keys:export")  # fmt: skip
     export.add_argument("--shares", type=_shares, metavar="K/N", help="N lines, any K of which are enough")
     export.add_argument("-o", "--output", metavar="F", help="a new file, closed to others (else stdout)")
-    recover = _add(verbs, "import", "bring the root key back from words or shares", "fungistor keys import words.txt",
+    recover = add(verbs, "import", "bring the root key back from words or shares", "fungistor keys import words.txt",
                    "keys:recover")  # fmt: skip
     recover.add_argument("files", nargs="*", metavar="F", help="files of such lines; - or none is stdin")
     recover.add_argument("--passphrase-file", metavar="F", help="put the file under the passphrase that F holds")
@@ -369,27 +292,27 @@ def _shares(text: str) -> tuple[int, int]:
 
 
 def _add_gateway(commands: Commands[Parser]) -> None:
-    gateway = _add(commands, "gateway", "look at how the HTTP gateway is set up", "fungistor gateway check", "")
+    gateway = add(commands, "gateway", "look at how the HTTP gateway is set up", "fungistor gateway check", "")
     verbs = gateway.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
-    check = _add(verbs, "check", "print what each Host would do", "fungistor gateway check example.com",
+    check = add(verbs, "check", "print what each Host would do", "fungistor gateway check example.com",
                  "gateway:check")  # fmt: skip
     check.add_argument("hosts", nargs="*", metavar="HOST", help="Hosts to try (else those of the table)")
     check.add_argument("--gateway-hosts", metavar="F", help="the table, as `up` takes it")
 
 
 def _add_network(commands: Commands[Parser]) -> None:
-    add_tenant_option(_add(commands, "objects", "list what is published", "fungistor objects", "network:objects"))
-    verify = _add(commands, "verify", "read and check every shard of an object", "fungistor verify CID",
+    add_tenant_option(add(commands, "objects", "list what is published", "fungistor objects", "network:objects"))
+    verify = add(commands, "verify", "read and check every shard of an object", "fungistor verify CID",
                   "network:verify")  # fmt: skip
     which = verify.add_mutually_exclusive_group(required=True)
     which.add_argument("cid", nargs="?", metavar="CID", help="the root of an object")
     which.add_argument("--all", action="store_true", help="every object")
     add_tenant_option(verify)
-    _add(commands, "status", "say how members, objects and catalog are", "fungistor status", "network:status")
+    add(commands, "status", "say how members, objects and catalog are", "fungistor status", "network:status")
 
 
 def _add_member(commands: Commands[Parser]) -> None:
-    member = _add(commands, "member", "stop, start, pause and resume members of the network that `up` runs",
+    member = add(commands, "member", "stop, start, pause and resume members of the network that `up` runs",
                   "fungistor member stop m03 m04", "")  # fmt: skip
     verbs = member.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
     for verb, about in (
@@ -399,60 +322,13 @@ def _add_member(commands: Commands[Parser]) -> None:
         ("pause", "stop members where they stand: they accept and never answer"),
         ("resume", "let paused members go on"),
     ):
-        parser = _add(verbs, verb, about, f"fungistor member {verb}{'' if verb == 'list' else ' m03'}", "member:run")
+        parser = add(verbs, verb, about, f"fungistor member {verb}{'' if verb == 'list' else ' m03'}", "member:run")
         if verb != "list":
             parser.add_argument("ids", nargs="+", metavar="ID", help="such as m03")
         if verb == "start":
             parser.add_argument(
                 "--reset", action="store_true", help="take a wiped member back: empty, under a new number"
             )
-
-
-def _add_pool(commands: Commands[Parser]) -> None:
-    pool = _add(commands, "pool", "say who holds shards: take members in, drain and dismiss them",
-                "fungistor pool add --count 2", "")  # fmt: skip
-    verbs = pool.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, parser_class=Parser)
-    _add(verbs, "list", "list members with their shares", "fungistor pool list", "repair:members")
-    for verb, about, example in (
-        ("add", "start new members on this machine and give them shards", "fungistor pool add --count 2 --dry-run"),
-        ("drain", "let members take no more shards, and move away what they have", "fungistor pool drain m07"),
-        ("remove", "dismiss members that hold nothing any more", "fungistor pool remove m07"),
-        ("label", "give members another zone, weight or capacity", "fungistor pool label m07 --weight 2"),
-    ):
-        parser = _add(verbs, verb, about, example, "repair:change")
-        parser.add_argument("--dry-run", action="store_true", help="say what would move, and change nothing")
-        if verb == "add":
-            parser.add_argument("--count", type=_count, default=1, metavar="N", help="how many (1)")
-            continue
-        parser.add_argument("ids", nargs="+", metavar="ID", help="such as m03")
-        if verb == "remove":
-            parser.add_argument("--lost", action="store_true", help="they are gone for ever, with all they held")
-        if verb == "label":
-            parser.add_argument("--zone", metavar="Z", help="country/site/host/disk: what dies together")
-            parser.add_argument("--weight", type=int, metavar="N", help="its share beside others'; 0 takes none")
-            parser.add_argument("--capacity", type=int, metavar="BYTES", help="how much it may hold")
-    apply = _add(verbs, "apply", "make the pool what a pool file says: a plan first, with --yes for real",
-                 "fungistor pool apply pool.toml", "apply:run")  # fmt: skip
-    apply.add_argument("file", metavar="FILE", help="one table a member; weight 0 drains one")
-    apply.add_argument("--yes", action="store_true", help="do it")
-    apply.add_argument("--lost", action="store_true", help="members that the file leaves out are gone for ever")
-    export = _add(verbs, "export", "write the members as a pool file, with their passwords",
-                  "fungistor pool export -o pool.toml", "pool:export")  # fmt: skip
-    export.add_argument("-o", "--output", required=True, metavar="FILE", help="the file, mode 0600; - is stdout")
-    export.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    repair = _add(commands, "repair", "bring every shard where the newest layout wants it", "fungistor repair",
-                  "repair:repair")  # fmt: skip
-    repair.add_argument("--rate", type=_rate, metavar="MB/S", help="move no more than that (no bound)")
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0.001 <= rate <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of MB a second, from 0.001")
-    return rate
 
 
 def _add_cid_path(parser: Parser) -> None:
@@ -466,12 +342,6 @@ def _add_name(parser: Parser) -> None:
 
 
 NAME_HELP = "1 to 63 of a-z, 0-9 and -"
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
-    return int(text)
 
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "": 1}
@@ -507,12 +377,6 @@ def _number(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
         raise argparse.ArgumentTypeError("is not an entry's number")
     return int(text)
-
-
-def _policy(text: str) -> str:
-    if text != "default":
-        raise not_yet(f"--policy {text}")
-    return text
 
 
 _WITH_VALUE = ("--home", *(option for option, _, _ in ELSEWHERE))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fungistor import __version__
-from fungistor.node.cli.options import Parser
+from fungistor.node.cli.grammar import Parser
 from fungistor.node.cli.output import Output, safe
 
 COMMON_OPTIONS = ("--json",)
