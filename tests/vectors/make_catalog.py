@@ -19,6 +19,7 @@ from fungistor.catalog.commands import (
     LayoutMember,
     Payment,
     PayOwed,
+    PlacePool,
     Publish,
     RetireLayouts,
     SetLayout,
@@ -26,6 +27,7 @@ from fungistor.catalog.commands import (
 )
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer, Scope
 from fungistor.catalog.names import RemoveName, SetName
+from fungistor.catalog.policies import AddPolicy, Capacity, ClearLayouts, PolicyTable, RemovePolicy
 from fungistor.catalog.record import Record, Sizes, own_list_key
 from fungistor.catalog.removal import (
     Collect,
@@ -38,8 +40,18 @@ from fungistor.catalog.removal import (
     Unpublish,
 )
 from fungistor.catalog.tenants import AddTenant, AddToken, ChangeTenant, RemoveTenant, RevokeToken, TokenScope
-from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId, TenantNumber
+from fungistor.ids import (
+    LayoutNumber,
+    MemberId,
+    MemberNumber,
+    ObjectId,
+    PolicyNumber,
+    Revision,
+    SessionId,
+    TenantNumber,
+)
 from fungistor.keys.ring import SigningKey
+from fungistor.placement import StoragePolicy
 
 
 def counting(start: int, length: int) -> bytes:
@@ -115,6 +127,18 @@ def _commands() -> list[tuple[str, Body]]:
         ("remove a tenant", RemoveTenant(TenantNumber(3), 2)),
         ("add a token", token),
         ("revoke a token", RevokeToken(token.id, token.tenant)),
+        *_policies(SetLayout(LayoutNumber(2), (member_1, member_3), counting(0, 6), b"")),
+    ]
+
+
+def _policies(layout: SetLayout) -> list[tuple[str, Body]]:
+    policy = StoragePolicy("eu", 6, 3, 8192, 2, 1, (("de",), ("nl", "ams1")))
+    tables = (PolicyTable(PolicyNumber(1), counting(8, 6)),)
+    return [
+        ("add policy", AddPolicy(PolicyNumber(1), policy, LayoutNumber(1), counting(0, 6))),
+        ("remove policy", RemovePolicy(PolicyNumber(1))),
+        ("place pool", PlacePool(layout, tables, (Capacity(MemberNumber(3), 1 << 40),))),
+        ("clear layouts", ClearLayouts(LayoutNumber(3), (LayoutNumber(1), LayoutNumber(2)))),
     ]
 
 
