@@ -24,13 +24,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see `{self.prog} --help`")
 
 
-class NotYet(argparse.Action):
-    """An option that docs/cli.md has and this version has not: refused, never accepted and ignored."""
-
-    def __call__(self, *said: object) -> None:
-        raise not_yet(str(said[-1]))
-
-
 def not_yet(what: str) -> UsageError:
     """The one refusal of what is in docs/cli.md and not built."""
     return UsageError(f"{what} is not available yet", hint="docs/cli.md says what is")
@@ -78,11 +71,6 @@ def add_common(parser: Parser, *, default: bool) -> None:
     group = parser.add_argument_group("a network that runs elsewhere, or has its catalog there")
     for option, name, about in ELSEWHERE:
         group.add_argument(option, metavar=name, default=unsaid, help=about)
-
-
-def refuse_option(parser: Parser, option: str, about: str, nargs: int | None = None) -> None:
-    """Add an option that is not built yet."""
-    parser.add_argument(option, action=NotYet, nargs=nargs, metavar="X", help=f"{about} (not available yet)")
 
 
 def count(text: str) -> int:

@@ -63,17 +63,6 @@ def test_common_options_stand_before_or_after_the_command() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["publish", "x", "--policy", "eu"],
-    ],
-)
-def test_what_is_not_built_is_refused_by_name(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    """Options to come end with exit 2 and "not available yet", never accepted and ignored."""
-    assert "not available yet" in refused(capsys, *words)["message"]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
         ["nonsense"],
         ["publish"],
         ["publish", "x", "--profile", "none"],
