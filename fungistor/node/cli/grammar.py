@@ -24,11 +24,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see `{self.prog} --help`")
 
 
-def not_yet(what: str) -> UsageError:
-    """The one refusal of what is in docs/cli.md and not built."""
-    return UsageError(f"{what} is not available yet", hint="docs/cli.md says what is")
-
-
 Commands = argparse._SubParsersAction  # noqa: SLF001  # argparse has no public name for what add_subparsers gives
 
 
