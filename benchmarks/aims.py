@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks import million_keys, small, trees
+from benchmarks import million_keys, small, trees, warm
 from benchmarks.figures import KIB, Series, number_text, ratio, series_text, size_text, value_text
 from benchmarks.objects import DEAD, HEALTHY
 from benchmarks.record import DURABLE, ETCD, KUBO, MACHINE, NGINX, OURS, SQLITE, ZDB, ZSTOR, Record
@@ -71,6 +71,7 @@ def judge(record: Record, largest: int) -> list[Verdict]:
     verdicts += [_at_most(aim, series, bound, unit) for aim, series, bound, unit in bounds]
     verdicts.append(_memory(record))
     verdicts += [_rates(record, *each) for each in _RATES]
+    verdicts += [_sooner(record, *each) for each in (*_SECONDS, (f"{text} by curl", 1.5))]
     verdicts.append(
         _times(
             f"wire, {million_keys.OPEN}: at most 4 x 0-db's time", record.series("wire", million_keys.OPEN, ZDB),
@@ -113,6 +114,18 @@ def _of_the_catalog(record: Record) -> list[Verdict]:
         size = found.get("bytes of an object in the log")
         verdicts.append(_at_most(f"catalog on {engine}, an object in the log", size, LOG_BYTES, "B"))
     return verdicts
+
+
+_SECONDS: list[tuple[str, float]] = [
+    (f"{warm.WIDE}: first byte", 10),
+    *((warm.waits_case(size), 1) for size in warm.WAITING_BYTES),
+]
+"""Of `warm`: a case, and how many times sooner than Kubo ours must be at least."""
+
+
+def _sooner(record: Record, case: str, least: float) -> Verdict:
+    aim = f"warm, {case}: at least {number_text(least)} x sooner than {KUBO}"
+    return _times(aim, record.series("warm", case, KUBO), record.series("warm", case, OURS), least)
 
 
 def _rates(record: Record, benchmark: str, case: str, peer: str, least: float) -> Verdict:

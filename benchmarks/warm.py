@@ -68,6 +68,11 @@ http {{
 """
 
 
+def waits_case(size: int) -> str:
+    """The name of the case that tells how long the slowest of many clients wait."""
+    return f"{size_text(size)}, {MANY_CLIENTS} clients: 99 % wait at most"
+
+
 class Warm:
     """`warm`."""
 
@@ -161,8 +166,7 @@ class Warm:
             found = _P99.search(ran.output)
             if found is None or _BAD.search(ran.output):
                 raise BenchmarkError(f"{urls[size]}: {ran.output[-400:]}")
-            case = f"{size_text(size)}, {MANY_CLIENTS} clients: 99 % wait at most"
-            record.add(Key("warm", case, contender), float(found[1]) * _SECONDS[found[2]])
+            record.add(Key("warm", waits_case(size), contender), float(found[1]) * _SECONDS[found[2]])
 
     def _large(self, contender: str, url: str, size: int, record: Record) -> None:
         """A large file by curl, the second time."""
