@@ -89,6 +89,11 @@ class Home:
         return self.path("catalog", "log.sqlite")
 
     @property
+    def appends(self) -> str:
+        """Where publishers of this home that commit at the same moment meet."""
+        return self.path("run", "appends")
+
+    @property
     def catalog_state(self) -> str:
         return self.path("catalog", "state.sqlite")
 

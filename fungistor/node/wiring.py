@@ -14,6 +14,7 @@ from fungistor.cache.memory import MemoryCache
 from fungistor.cache.tiers import Cache
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.shared_appends import SharedAppends
 from fungistor.catalog.state import State
 from fungistor.coding.manifest import Slot
 from fungistor.errors import FungiStorError, NotFoundError
@@ -130,7 +131,7 @@ def open_catalog(home: Home) -> Iterator[tuple[Catalog, NodeKeys, KeyStore]]:
 
 def _catalog(home: Home, config: Config, keys: NodeKeys, key_table: KeyStore, *, sync: bool) -> Catalog:
     return Catalog(
-        open_log(home, config, sync=sync),
+        SharedAppends(open_log(home, config, sync=sync), home.appends),
         State(home.catalog_state),
         is_remote=config.catalog is not None,
         # A record that this node knows is one whose key it has: whatever ends the shared table's being there.

@@ -15,6 +15,7 @@ from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.etcd_client import EtcdAddress
 from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.log import FenceMovedError, Log, Position
+from fungistor.catalog.shared_appends import SharedAppends
 from fungistor.testing.contracts.log import LogContract, LogWorld
 from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
 from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
@@ -123,6 +124,21 @@ class EtcdWorld:
         command += [payload.hex() for payload in batch]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
         return Position(bytes.fromhex(done.stdout))
+
+
+class SharedWorld(SqliteWorld):
+    def open(self) -> Log:
+        log = super().open()
+        return SharedAppends(log, f"{self.path}-appends")
+
+
+class TestSharedAppends(LogContract):
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> Iterator[LogWorld]:
+        world = SharedWorld(tmp_path / "log.sqlite")
+        yield world
+        for log in world.opened:
+            log.close()
 
 
 class TestEtcdLog(LogContract):

@@ -1,0 +1,201 @@
+"""Publishers of one home that commit at the same moment share an append: one flush of a disk, one round of Raft.
+
+Whoever wants to append writes a request into a folder and waits for its turn. Whose turn it is appends every request
+that is there, his own first, and writes into each where it came to stand. A request whose writer died is not appended.
+Should the one whose turn it is die in between, the others append theirs again: session and sequence make that harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fungistor.catalog.log import BATCH_ENTRIES_MAX, Entry, Log, Position, after_entry, check_batch, entry_number
+from fungistor.errors import FailedError, FungiStorError, UnavailableError
+from fungistor.limits import COMMAND_BYTES_MAX
+
+TURN_S: Final = 12.0
+"""How long to wait for one's turn: an engine that is slow has answered by then, or somebody hangs."""
+
+LOOK_S: Final = 0.001
+LOOK_S_MAX: Final = 0.01
+
+_TURN: Final = "turn"
+_ASIDE: Final = ".aside"
+_WAITING, _DONE = b"w", b"d"
+_STATE_BYTES: Final = 1 + 8
+_FENCE_BYTES: Final = 8
+_LENGTH_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request in the folder: its open file, locked by its writer as long as that one lives, and what it asks."""
+
+    path: str
+    descriptor: int
+    fence: int
+    batch: tuple[bytes, ...]
+
+
+class SharedAppends:
+    """A `fungistor.catalog.log.Log` whose appends are shared by all that use the same folder. Thread-safe."""
+
+    def __init__(self, log: Log, folder: str) -> None:
+        self._log = log
+        self._folder = folder
+
+    def append(self, fence: int, batch: Sequence[bytes]) -> Position:
+        check_batch(batch)
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            with self._asked(fence, batch) as own, self._turn():
+                return self._told(own) or self._lead(own)
+        except OSError as error:
+            raise FailedError(f"{self._folder}: {error.strerror or error}", hint="make room there") from error
+
+    @contextlib.contextmanager
+    def _asked(self, fence: int, batch: Sequence[bytes]) -> Iterator[_Request]:
+        path = os.path.join(self._folder, secrets.token_hex(8))
+        descriptor = os.open(path + _ASIDE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            body = b"".join(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload for payload in batch)
+            head = _WAITING.ljust(_STATE_BYTES, b"\0") + fence.to_bytes(_FENCE_BYTES, "big")
+            with memoryview(head + body) as view:
+                done = 0
+                while done < len(view):
+                    done += os.write(descriptor, view[done:])
+            os.rename(path + _ASIDE, path)  # whole, or not there
+            yield _Request(path, descriptor, fence, tuple(batch))
+        finally:
+            for left in (path, path + _ASIDE):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(left)
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        descriptor = os.open(os.path.join(self._folder, _TURN), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline, pause = time.monotonic() + TURN_S, LOOK_S
+        try:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"{self._folder}: another commit takes longer than {TURN_S:g} s")
+                time.sleep(pause)
+                pause = min(LOOK_S_MAX, 2 * pause)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _told(self, own: _Request) -> Position | None:
+        """Where this request came to stand, if somebody else has appended it."""
+        state = os.pread(own.descriptor, _STATE_BYTES, 0)
+        return after_entry(int.from_bytes(state[1:], "big")) if state[:1] == _DONE else None
+
+    def _lead(self, own: _Request) -> Position:
+        others = self._others(own)
+        try:
+            if not others:
+                return self._log.append(own.fence, own.batch)
+            batch = [payload for request in (own, *others) for payload in request.batch]
+            try:
+                last = entry_number(self._log.append(own.fence, batch))
+            except UnavailableError:
+                raise  # it is not known; the others ask again
+            except FungiStorError:
+                return self._log.append(own.fence, own.batch)  # whoever is to blame meets it by himself
+            first = last - len(batch)
+            mine = number = first + len(own.batch)
+            for request in others:
+                number += len(request.batch)
+                os.pwrite(request.descriptor, _DONE + number.to_bytes(8, "big"), 0)
+            return after_entry(mine)
+        finally:
+            for request in others:
+                os.close(request.descriptor)
+
+    def _others(self, own: _Request) -> list[_Request]:
+        """The requests of others under the same fence, as many as one append takes."""
+        found: list[_Request] = []
+        entries, size = len(own.batch), sum(map(len, own.batch))
+        for name in sorted(os.listdir(self._folder)):
+            path = os.path.join(self._folder, name)
+            if path == own.path or name == _TURN or name.endswith(_ASIDE):
+                continue
+            request = _read(path)
+            if request is None:
+                continue
+            entries, size = entries + len(request.batch), size + sum(map(len, request.batch))
+            if request.fence != own.fence or entries > BATCH_ENTRIES_MAX or size > COMMAND_BYTES_MAX:
+                os.close(request.descriptor)
+                break  # it has its own turn
+            found.append(request)
+        return found
+
+    # the rest is the engine's
+
+    def identity(self) -> bytes:
+        return self._log.identity()
+
+    def epoch(self) -> int:
+        return self._log.epoch()
+
+    def raise_epoch(self, expected: int) -> int:
+        return self._log.raise_epoch(expected)
+
+    def last(self) -> Position:
+        return self._log.last()
+
+    def trimmed(self) -> Position:
+        return self._log.trimmed()
+
+    def read(self, after: Position) -> Iterator[Entry]:
+        return self._log.read(after)
+
+    def watch(self, after: Position, timeout_s: float) -> bool:
+        return self._log.watch(after, timeout_s)
+
+    def trim(self, before: Position) -> None:
+        self._log.trim(before)
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def _read(path: str) -> _Request | None:
+    """A request whose writer waits for it; None where there is none, or none any more."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        data = os.pread(descriptor, COMMAND_BYTES_MAX + _STATE_BYTES + _FENCE_BYTES + 2 * BATCH_ENTRIES_MAX * 4, 0)
+        if data[:1] == _WAITING:
+            head = _STATE_BYTES + _FENCE_BYTES
+            batch = tuple(_payloads(data[head:]))
+            return _Request(path, descriptor, int.from_bytes(data[_STATE_BYTES:head], "big"), batch)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # its writer died, and nobody waits for it
+    os.close(descriptor)
+    return None
+
+
+def _payloads(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        end = at + _LENGTH_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES], "big")
+        yield data[at + _LENGTH_BYTES : end]
+        at = end

@@ -1,0 +1,96 @@
+"""Appends that are shared: who asks while another appends goes with the next, and everybody learns his own end."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fungistor.catalog.log import START, FenceMovedError, Position, after_entry
+from fungistor.catalog.shared_appends import SharedAppends
+from fungistor.errors import UnavailableError
+from fungistor.node.children import wait_until
+from fungistor.testing.memory_log import MemoryLog
+
+WAIT_S = 60.0
+
+
+class CountedLog(MemoryLog):
+    """Notes the size of each append; the first waits until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+        self.sizes: list[int] = []
+
+    def append(self, fence: int, batch: Sequence[bytes]) -> Position:
+        if not self.sizes:
+            self.sizes.append(len(batch))
+            assert self.may.wait(WAIT_S)
+        else:
+            self.sizes.append(len(batch))
+        return super().append(fence, batch)
+
+
+def waiting(folder: Path) -> int:
+    return sum(1 for name in os.listdir(folder) if name != "turn" and "." not in name) if folder.exists() else 0
+
+
+def test_who_asks_meanwhile_shares_the_next_append(tmp_path: Path) -> None:
+    """Seven writers that ask while the first appends are one further append; each learns the place of his own entries,
+    and no request is left."""
+    folder, log = tmp_path / "appends", CountedLog()
+    shared = SharedAppends(log, str(folder))
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(shared.append, 0, [b"first"])
+        wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
+        others = [pool.submit(shared.append, 0, [b"a%d" % number, b"b%d" % number]) for number in range(7)]
+        wait_until(lambda: waiting(folder) == 8, WAIT_S, 0.001)
+        log.may.set()
+        assert first.result(WAIT_S) == after_entry(1)
+        places = [future.result(WAIT_S) for future in others]
+    assert log.sizes == [1, 14]
+    entries = {entry.position: entry.payload for entry in log.read(START)}
+    assert [entries[place] for place in places] == [b"b%d" % number for number in range(7)]
+    assert os.listdir(folder) == ["turn"]
+
+
+def test_a_request_whose_writer_died_is_not_appended(tmp_path: Path) -> None:
+    """A file that nobody holds is left out, and removed."""
+    folder, log = tmp_path / "appends", MemoryLog()
+    shared = SharedAppends(log, str(folder))
+    shared.append(0, [b"one"])
+    (folder / "00").write_bytes(b"w" + bytes(16) + (3).to_bytes(4, "big") + b"old")
+    shared.append(0, [b"two"])
+    assert [entry.payload for entry in log.read(START)] == [b"one", b"two"]
+    assert os.listdir(folder) == ["turn"]
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), FenceMovedError(expected=0, found=1)])
+def test_an_append_that_fails_is_its_own_writers_failure(tmp_path: Path, error: Exception) -> None:
+    """Where the shared append fails, whoever led it meets that or goes by himself; nobody else is told that his was
+    done when it was not: all entries that were acknowledged are there, once."""
+    folder, log = tmp_path / "appends", CountedLog()
+    shared = SharedAppends(log, str(folder))
+    strikes = iter([None, error])
+
+    def fault(when: str) -> None:
+        if when == "before" and (struck := next(strikes, None)) is not None:
+            raise struck
+
+    log.fault = fault
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(shared.append, 0, [b"first"])
+        wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
+        others = {b"%d" % number: pool.submit(shared.append, 0, [b"%d" % number]) for number in range(3)}
+        wait_until(lambda: waiting(folder) == 4, WAIT_S, 0.001)
+        log.may.set()
+        first.result(WAIT_S)
+        done = {payload for payload, future in others.items() if future.exception(WAIT_S) is None}
+    kept = [entry.payload for entry in log.read(START)]
+    assert sorted(kept) == sorted({b"first", *done})
+    assert len(done) == (2 if isinstance(error, UnavailableError) else 3)
