@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 
 env: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py scripts/env.sh fungistor/zdb/daemon/_lane.pyx
+$(STAMP): pyproject.toml setup.py scripts/env.sh $(wildcard fungistor/zdb/daemon/_[a-z]*.p[xy]* fungistor/zdb/daemon/_*.h)
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/env.sh
 	@touch $(STAMP)
 

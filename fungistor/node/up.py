@@ -215,7 +215,8 @@ class _Up:
             members,
             claims=ZdbClaims(lambda spec, number: (IDENTITY_KEY, member_identity(keys.network_key, number, spec.id))),
             roll=roll,
-            daemon_options={"no_sync": not self.options.sync},
+            # A member of ours gives a shard once, to a cache: mapping it gains nothing, and counts as memory.
+            daemon_options={"no_sync": not self.options.sync, "max_mapped": 0},
             on_change=self._pool_changed,
         )
         if joined:

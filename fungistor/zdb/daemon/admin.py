@@ -13,8 +13,8 @@ from fungistor.zdb.daemon.compaction import DEAD_PERCENT, Outcome, check_allowed
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
 from fungistor.zdb.daemon.info import nsinfo_text
 from fungistor.zdb.daemon.namespace import Namespace
+from fungistor.zdb.daemon.properties import DEFAULT
 from fungistor.zdb.daemon.session import Later, Reply, Session, parse_number, plain, same_secret
-from fungistor.zdb.daemon.store import DEFAULT
 from fungistor.zdb.daemon.wire import OK, Argument, ReplyError, array, bulk, integer
 from fungistor.zdb.daemon.wire import error as error_reply
 

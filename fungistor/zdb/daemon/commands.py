@@ -14,7 +14,7 @@ from fungistor.coding.proof import PROOF_VERSION, check_question
 from fungistor.coding.proof import prove as make_proof
 from fungistor.errors import InvalidError
 from fungistor.zdb.daemon.info import info_text
-from fungistor.zdb.daemon.namespace import DamagedError, Namespace, Put
+from fungistor.zdb.daemon.namespace import Namespace, Put
 from fungistor.zdb.daemon.scanning import cursor_of
 from fungistor.zdb.daemon.session import (
     BarrierWanted,
@@ -25,6 +25,7 @@ from fungistor.zdb.daemon.session import (
     plain,
     same_secret,
 )
+from fungistor.zdb.daemon.values import DamagedError
 from fungistor.zdb.daemon.wire import (
     NIL,
     OK,

@@ -23,9 +23,10 @@ from fungistor.zdb.daemon.format import (
     index_header,
     parse_data_record,
 )
-from fungistor.zdb.daemon.namespace import DamagedError, Namespace
+from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.segments import WriteError
 from fungistor.zdb.daemon.store import Store
+from fungistor.zdb.daemon.values import DamagedError
 from fungistor.zdb.daemon.wire import ReplyError
 
 DEAD_PERCENT: Final = 25

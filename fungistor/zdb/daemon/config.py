@@ -65,6 +65,9 @@ class DaemonConfig:
     """More are refused; 0: as many as descriptors allow."""
     max_unsent: int = UNSENT_BYTES_MAX
     """Replies that wait for clients who do not read, over all connections; beyond, the slowest is dropped."""
+    max_mapped: int = 64 << 20
+    """How much of its data files may be mapped, where values are looked at in place; 0: nothing. What is mapped is the
+    page cache's, and yet counts as memory of the process."""
     idle_timeout: int = 0
     """A connection on which nothing happens for longer is closed; 0: never."""
     greeting_timeout: int = 60

@@ -14,14 +14,16 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
-from fungistor.zdb.daemon.commands import Handler, barrier_reply, check_set, put_answers
+from fungistor.zdb.daemon.commands import Handler, check_set, put_answers
 from fungistor.zdb.daemon.express import BATCH_BYTES
 from fungistor.zdb.daemon.hub import Hub
-from fungistor.zdb.daemon.namespace import MissingFileError, Namespace, Put
+from fungistor.zdb.daemon.namespace import Namespace, Put
 from fungistor.zdb.daemon.outbox import Outbox
 from fungistor.zdb.daemon.reading import Reading
 from fungistor.zdb.daemon.session import BarrierWanted, Later, Session, WaitWanted, parse_number
+from fungistor.zdb.daemon.values import MissingFileError
 from fungistor.zdb.daemon.vocabulary import ADMIN_COMMANDS, COMMANDS
+from fungistor.zdb.daemon.waits import Waits
 from fungistor.zdb.daemon.wakeups import Wakeups
 from fungistor.zdb.daemon.wire import (
     NIL,
@@ -36,11 +38,10 @@ from fungistor.zdb.daemon.wire import (
 PUSHED_BYTES_MAX: Final = 16 << 20
 """A mirror that does not read is dropped when this much waits for it."""
 OUTPUT_HIGH_BYTES: Final = 256 << 10
-"""Unsent replies beyond this stop the connection; one more reply may come on top."""
+"""Unsent replies beyond this stop a connection under TLS; one more reply may come on top. A plain one stops as soon as
+its socket takes no more."""
 _ONE_READ_BYTES: Final = 72 << 10
 """A value as long comes with its words in one read, mostly."""
-_UNFLUSHED: Final = error("Cannot write data right now")
-_FLUSH_FAILED: Final = error("Flush failed, writes are refused until restart")
 _REMOVED: Final = error("Your active namespace is not available anymore (probably removed).")
 
 
@@ -49,7 +50,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._session = Session(hub.context)
+        self.session = Session(hub.context)
         self._parser = RequestParser(hub.buffers.take, hub.buffers.give)
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.puts: dict[bytes, Put] = {}
@@ -60,14 +61,13 @@ class Connection(asyncio.BufferedProtocol):
         self._stream: Iterator[bytes] | None = None
         self._pushed: list[bytes] = []
         self._working = False
-        self._held: list[Argument] | None = None
-        """A request that waits for a hook: its buffers are still in use."""
-        self._tried: set[str] = set()
+        self._waits = Waits(self, hub)
         self._lead = hub.receive
-        self._blocked = False
         self._choked = False
         self._closing = False
-        self._lost = False
+        self.lost = False
+        self._refused = False
+        """Whether it is hung up on."""
         self.heard = self.greeted = False
         """Whether something came since that was looked at last, and whether anything ever did."""
         hub.accepted += 1
@@ -87,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         self.reply = self.outbox.add
         if tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._transport.set_write_buffer_limits(high=OUTPUT_HIGH_BYTES)
+        self._transport.set_write_buffer_limits(high=0 if plain else OUTPUT_HIGH_BYTES)
         self._hub.connections.add(self)
         self._hub.empty.clear()
         self._hub.context.stats.clients += 1
@@ -98,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self.puts and self in self._hub.pending:
             self._hub.store_pending()
-        self._lost = self._closing = True
+        self.lost = self._closing = True
         self._reading.stop()
         self._hub.connections.discard(self)
         self._hub.outflow.caught_up(self)
@@ -116,6 +116,8 @@ class Connection(asyncio.BufferedProtocol):
         return self._parser.wants() or self._lead
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._reading.lingering:
+            return
         if self._parser.gathering():
             self._gathered(nbytes)
         else:
@@ -126,8 +128,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def plain_namespace(self) -> Namespace | None:
         """Where its plain commands go, if nothing is unusual about it now."""
-        hub, session = self._hub, self._session
-        unusual = self._blocked or self._choked or self._closing or self._stream is not None
+        hub, session = self._hub, self.session
+        # SETs that wait to be stored with those of others are before whatever comes now.
+        unusual = self._waits.blocked or self._choked or self._closing or self._stream is not None or self.puts
         if unusual or session.master or hub.waiting or hub.mirrors or hub.hooked or not self._parser.idle():
             return None
         namespace = session.namespace
@@ -135,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def plain_writing(self, namespace: Namespace) -> bool:
         """Whether its plain SETs are stored."""
-        return self._session.writable and not namespace.locked and namespace.slots is None
+        return self.session.writable and not namespace.locked and namespace.slots is None
 
     @property
     def read_bytes(self) -> int:
@@ -146,14 +149,14 @@ class Connection(asyncio.BufferedProtocol):
     def send_now(self) -> bool:
         """Whether a reply may go to the socket itself: nothing waits before it, nor does it wait for the disk."""
         transport = self._transport
-        if self.outbox.size or self._pushed or self._blocked or (self._hub.sync and self._session.wrote):
+        if self.outbox.size or self._pushed or self._waits.blocked or (self._hub.sync and self.session.wrote):
             return False
         return not transport.is_closing() and not transport.get_write_buffer_size()
 
     @property
     def held(self) -> bool:
         """Whether it waits for the disk, a hook or a timer."""
-        return self._blocked
+        return self._waits.blocked
 
     @property
     def told(self) -> bool:
@@ -162,14 +165,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def answer(self, *parts: bytes | memoryview) -> None:
         """Send a reply behind what waits."""
-        if not self._lost:
+        if not self.lost:
             for part in parts:
                 self.reply(part)
             self._send_or_hold()
 
     def wrote(self) -> None:
         """Note that something of it was stored."""
-        self._session.wrote = True
+        self.session.wrote = True
 
     def unusual(self, data: bytes) -> None:
         """Do what the lane does not."""
@@ -182,6 +185,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def readable(self) -> None:
         """Read what is there, instead of the transport."""
+        if self._reading.lingering:
+            self._reading.discard(self._hub.receive)
+            return
         buffer = self._parser.wants()
         try:
             if buffer is None:
@@ -241,12 +247,20 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._choked = False
         self._hub.outflow.caught_up(self)
+        self._go_on()
         self._proceed()
+
+    def _go_on(self) -> None:
+        """Give what came while the socket took no more to the lane, as if it came now."""
+        lane = self._hub.lane
+        if lane is not None and self._reading.fd >= 0 and (data := self._parser.untouched()):
+            self._hub.settle()
+            self._parser.feed(data[lane.go_on(self, self._reading.fd, data) :])
 
     @property
     def namespace(self) -> Namespace:
         """Where its commands go."""
-        return self._session.namespace
+        return self.session.namespace
 
     def push(self, data: bytes) -> None:
         """Send what no request asked for, as soon as no reply is in the making."""
@@ -254,8 +268,8 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return
         self._pushed.append(data)
-        if not self._working and not self._blocked and self._stream is None:
-            self._flush()
+        if not self._working and not self._waits.blocked and self._stream is None:
+            self.flush()
 
     def stalled(self, now: float) -> bool:
         """Whether it holds a receive buffer for a value of which nothing has come for too long."""
@@ -269,7 +283,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def busy(self) -> bool:
         """Whether its silence is ours: it waits for something, or is told what others do."""
-        return self._blocked or self in self._hub.waiting or self in self._hub.mirrors
+        return self._waits.blocked or self in self._hub.waiting or self in self._hub.mirrors
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -281,7 +295,7 @@ class Connection(asyncio.BufferedProtocol):
         """Carry out what can be, then read on or not."""
         if self._closing:
             return
-        if not self._blocked:
+        if not self._waits.blocked:
             self._working = True
             try:
                 self._run()
@@ -289,15 +303,15 @@ class Connection(asyncio.BufferedProtocol):
                 self.store_puts()
                 if problem.text:
                     self.reply(error(problem.text))
-                self._flush()
-                self._close()
+                self.flush()
+                self.hang_up()
                 return
             finally:
                 self._working = False
-        self._reading.pause(self._blocked or self._choked or self._parser.starved)
+        self._reading.pause(self._waits.blocked or self._choked or self._parser.starved)
 
     def _run(self) -> None:
-        while not self._blocked and not self._choked and not self._closing:
+        while not self._waits.blocked and not self._choked and not self._closing:
             if self._stream is not None:
                 self._continue_stream()
                 continue
@@ -305,10 +319,10 @@ class Connection(asyncio.BufferedProtocol):
             if request is None:
                 break
             self._execute(request)
-            if self._held is None:
+            if self._waits.request is None:
                 self._parser.release()
             if self.outbox.size >= BATCH_BYTES:
-                self._flush()
+                self.flush()
         self._store_or_defer()
         if self._parser.starved:
             self._hub.buffers.wait(self._proceed_soon)
@@ -327,10 +341,10 @@ class Connection(asyncio.BufferedProtocol):
         self._hub.settle()
 
     def _send_or_hold(self) -> None:
-        if self._hub.sync and self._session.wrote and not self._blocked:
-            self._hold_for_sync()
-        if not self._blocked:
-            self._flush()
+        if self._hub.sync and self.session.wrote and not self._waits.blocked:
+            self._waits.for_flush()
+        if not self._waits.blocked:
+            self.flush()
 
     # SETs that are stored together with those of other clients
 
@@ -345,25 +359,25 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(answer, ReplyError):
             self.reply(error(answer.text))
             return
-        self._session.wrote = True
+        self.session.wrote = True
         self.reply(NIL if answer is None else bulk(answer))
 
     def stored(self) -> None:
         """All of them are answered."""
-        if not self._lost:
+        if not self.lost:
             self._send_or_hold()
 
     def _proceed_soon(self) -> None:
         self._hub.loop.call_soon(self._proceed)
 
     def _execute(self, request: list[Argument]) -> None:
-        context, session = self._hub.context, self._session
+        context, session = self._hub.context, self.session
         context.stats.commands += 1
         if session.namespace.removed:
             self.puts.clear()
             self.reply(_REMOVED)
-            self._flush()
-            self._close()
+            self.flush()
+            self.hang_up()
             return
         word = request[0]
         name = word if isinstance(word, bytes) and word in COMMANDS else bytes(word[:32]).upper()
@@ -379,12 +393,13 @@ class Connection(asyncio.BufferedProtocol):
                 self._unknown(name)
                 return
             context.stats.count(name)
-            self._answer(name, handler, request)
+            self.carry_out(name, handler, request)
         if self._hub.waiting or self._hub.mirrors:
             self._hub.executed(self, name, request)
 
-    def _answer(self, name: bytes, handler: Handler, request: list[Argument]) -> None:
-        session = self._session
+    def carry_out(self, name: bytes, handler: Handler, request: list[Argument]) -> None:
+        """Do what a request asks, once its word is known."""
+        session = self.session
         try:
             if name in ADMIN_COMMANDS and not session.admin and not (name == b"COMPACT" and session.owns_namespace):
                 session.context.stats.unauthorized += 1
@@ -394,7 +409,7 @@ class Connection(asyncio.BufferedProtocol):
             self.reply(error(refusal.text))
             return
         except MissingFileError as missing:
-            self._restore(missing.path, name, handler, request)
+            self._waits.for_file(missing.path, name, handler, request)
             return
         if isinstance(reply, bytes):
             self.reply(reply)
@@ -402,61 +417,15 @@ class Connection(asyncio.BufferedProtocol):
             for piece in reply:
                 self.reply(piece)
         elif isinstance(reply, BarrierWanted):
-            self._wait_for_barrier(reply)
+            self._waits.for_barrier(reply)
         elif isinstance(reply, WaitWanted):
             self._hub.watch(self, reply)
         elif isinstance(reply, Later):
-            self._wait_for(reply)
+            self._waits.for_reply(reply)
         else:
             self._stream = reply
         if session.mirror:
             self._hub.mirrors.add(self)
-
-    def _restore(self, path: str, name: bytes, handler: Handler, request: list[Argument]) -> None:
-        """Have a data file brought, then carry the request out; nobody else waits."""
-        self._flush()
-        self._blocked = True
-        self._held = request
-        tried = self._tried
-
-        def brought(_code: int) -> None:
-            # One that failed may have brought it all the same: the file is looked for once more.
-            tried.add(path)
-            if self._lost:
-                return
-            self._blocked = False
-            self._again(name, handler, request, tried)
-
-        self._hub.hooks.restore(path, brought)
-
-    def _again(self, name: bytes, handler: Handler, request: list[Argument], tried: set[str]) -> None:
-        namespace = self._session.namespace
-        self._held = None
-        if not namespace.removed:
-            before, namespace.asked = namespace.asked, tried
-            try:
-                self._answer(name, handler, request)
-            finally:
-                namespace.asked = before
-        if self._held is None:
-            self._tried = set()
-            self._parser.release()
-        if not self._blocked:
-            self._resume()
-
-    def _wait_for(self, later: Later) -> None:
-        """Stand still until the reply is there; others go on."""
-        self._flush()
-        self._blocked = True
-
-        def done(reply: bytes) -> None:
-            if self._lost:
-                return
-            self._blocked = False
-            self.reply(reply)
-            self._resume()
-
-        self._hub.loop.call_soon(later.begin, done)
 
     def _unknown(self, name: bytes) -> None:
         self._hub.context.stats.failed += 1
@@ -468,7 +437,7 @@ class Connection(asyncio.BufferedProtocol):
     def _stage(self, request: list[Argument]) -> None:
         """Keep a small SET until the read is worked off, so that a pipeline of them is one write."""
         try:
-            put = check_set(self._session, request)
+            put = check_set(self.session, request)
         except ReplyError as refusal:
             self.store_puts()
             self.reply(error(refusal.text))
@@ -481,12 +450,12 @@ class Connection(asyncio.BufferedProtocol):
         if self.puts:
             puts = list(self.puts.values())
             self.puts.clear()
-            for answer in put_answers(self._session.namespace, puts):
+            for answer in put_answers(self.session.namespace, puts):
                 self.answered(answer)
 
     # replies
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Hand over what there is, unless it has to wait for the disk."""
         if self._pushed and self._stream is None:
             for data in self._pushed:
@@ -494,8 +463,8 @@ class Connection(asyncio.BufferedProtocol):
             self._pushed.clear()
         if not self.outbox.size or self._transport.is_closing():
             return
-        if self._hub.sync and self._session.wrote:
-            self._hold_for_sync()
+        if self._hub.sync and self.session.wrote:
+            self._waits.for_flush()
             return
         self._hub.context.stats.tx_bytes += self.outbox.hand_over()
 
@@ -504,76 +473,33 @@ class Connection(asyncio.BufferedProtocol):
         for piece in stream or ():
             self.reply(piece)
             if self.outbox.size >= BATCH_BYTES:
-                self._flush()
+                self.flush()
                 if self._choked:
                     return
         self._stream = None
 
-    def _wait_for_barrier(self, wanted: BarrierWanted) -> None:
-        """Answer WAITAOF when the flush is done or its time is over; the connection stands still meanwhile."""
-        if not (self._hub.sync and self._session.wrote):
-            self._flush()
-        self._blocked = True
-        timer: asyncio.TimerHandle | None = None
-        answered = False
+    def forget_request(self) -> None:
+        """Give back the buffers of a request that was carried out after all."""
+        self._parser.release()
 
-        def answer(reply: bytes) -> None:
-            nonlocal answered
-            if answered or self._lost:
-                return
-            answered = True
-            if timer is not None:
-                timer.cancel()
-            self._blocked = False
-            self.reply(reply)
-            self._resume()
-
-        def done(whole: bool) -> None:
-            if not whole and self._hub.sync and self._session.wrote:
-                self._fail_sync()
-                return
-            self._session.wrote = False
-            answer(barrier_reply(self._session, 1) if whole else _FLUSH_FAILED)
-
-        if wanted.timeout_s:
-            timer = self._hub.loop.call_later(wanted.timeout_s, lambda: answer(barrier_reply(self._session, 0)))
-        self._hub.barrier.request(done)
-
-    def _hold_for_sync(self) -> None:
-        """Under --sync a reply leaves only when the flush that covers it is done, whoever else it covers."""
-        # What is stored after the flush began would be answered by it and not be covered.
-        self.store_puts()
-        if self._blocked:
-            return
-        self._blocked = True
-
-        def done(whole: bool) -> None:
-            if not whole:
-                self._fail_sync()
-            elif not self._lost:
-                self._session.wrote = False
-                self._blocked = False
-                self._resume()
-
-        self._hub.barrier.request(done)
-
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Go on after a wait: send what was held, then carry out what came meanwhile."""
-        self._flush()
-        if self._closing:
+        self.flush()
+        if self._refused:
+            self.hang_up()
+        elif self._closing:
             self._close()
         else:
             self._proceed()
 
-    def _fail_sync(self) -> None:
-        """Which of the held replies answer writes is not kept, and none of them may claim to be on disk."""
-        if self._lost:
+    def hang_up(self) -> None:
+        """Close when the client has heard why."""
+        self._refused = True
+        if self._waits.blocked:
+            self._close()
             return
-        self.outbox.clear()
-        self.reply(_UNFLUSHED)
-        self._session.wrote = self._blocked = False
-        self._flush()
-        self._close()
+        self._closing = True
+        self._reading.hang_up(self._hub.loop)
 
     def drain(self) -> None:
         """Take no more requests; close when what was asked is answered and sent."""
@@ -583,5 +509,5 @@ class Connection(asyncio.BufferedProtocol):
         if self.puts and self in self._hub.pending:
             self._hub.store_pending()
         self._closing = True
-        if not self._blocked:
+        if not self._waits.blocked:
             self._reading.close()

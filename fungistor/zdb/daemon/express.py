@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from fungistor.zdb.daemon.commands import INTERNAL
 from fungistor.zdb.daemon.keytable import Entry
-from fungistor.zdb.daemon.namespace import DamagedError, MissingFileError, Namespace, Put
+from fungistor.zdb.daemon.namespace import Namespace, Put
+from fungistor.zdb.daemon.values import DamagedError, MissingFileError
 from fungistor.zdb.daemon.wire import NIL, whole_get, whole_set
 
 if TYPE_CHECKING:

@@ -193,6 +193,9 @@ class OpenFiles:
     def __init__(self) -> None:
         self._fds: OrderedDict[str, int] = OrderedDict()
         self._pairs: deque[Pair] = deque()
+        self.before_close: Callable[[int], None] | None = None
+        """Told of every descriptor before it is closed: whoever mapped the file must let go of it, or its space stays
+        taken."""
 
     def admit(self, pair: Pair) -> None:
         """Note that a newest pair was opened; another is let go where that is one too many.
@@ -226,23 +229,31 @@ class OpenFiles:
         fd = open_file(path) if writable else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._fds[path] = fd
         if len(self._fds) > _OPEN_FILES_MAX:
-            os.close(self._fds.popitem(last=False)[1])
+            self.shut(self._fds.popitem(last=False)[1])
         return fd
 
     def drop(self, path: str) -> None:
         """Close one file that goes away."""
         fd = self._fds.pop(path, None)
         if fd is not None:
-            os.close(fd)
+            self.shut(fd)
 
     def forget(self, prefix: str) -> None:
         """Close the files of a directory that goes away."""
         for path in [path for path in self._fds if path.startswith(prefix)]:
-            os.close(self._fds.pop(path))
+            self.shut(self._fds.pop(path))
+
+    def shut(self, fd: int) -> None:
+        """Close one of a daemon's files, its own or a newest one."""
+        if self.before_close is not None:
+            self.before_close(fd)
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
     def close(self) -> None:
         """Close all."""
-        close_all(self._fds.values())
+        for fd in self._fds.values():
+            self.shut(fd)
         self._fds.clear()
 
 

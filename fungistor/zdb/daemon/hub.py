@@ -46,6 +46,7 @@ class Hub:
         *,
         sync: bool,
         unsent_bytes_max: int = UNSENT_BYTES_MAX,
+        mapped_bytes_max: int = 0,
     ) -> None:
         self.hooks = context.hooks
         self.context = context
@@ -60,8 +61,10 @@ class Hub:
         self.accepted = 0
         self.mirrors: set[Connection] = set()
         self.express = Express(self)
-        self.lane = None if compiled is None else compiled(self)
+        self.lane = None if compiled is None else compiled(self, mapped_bytes_max)
         """Does what is plain of a round, where there was a compiler."""
+        if self.lane is not None:
+            context.store.tell_closes(self.lane.mappings.forget)
         self.rounds = Rounds(loop, self.settle, self.lane)
         self.pending: list[Connection] = []
         """Those with SETs that are not stored yet."""

@@ -83,7 +83,11 @@ def _namespace_lines(context: Context) -> Iterator[str]:
         ("entries", "Live keys", lambda one: len(one.live.keys)),
         ("payload_bytes", "Bytes of live values", lambda one: one.live.payload_bytes),
         ("data_files", "Highest data file number, plus one", lambda one: one.segments.ends.file_id + 1),
-        ("refuses_writes", "1 after a flush failed, until a restart", lambda one: int(bool(one.broken))),
+        (
+            "refuses_writes",
+            "1 while it takes no writes; NSINFO says why",
+            lambda one: int(bool(one.broken)),
+        ),
     ):
         yield f"# TYPE zdb_namespace_{family} gauge"
         yield f"# HELP zdb_namespace_{family} {about}"

@@ -16,9 +16,11 @@ from fungistor.zdb.daemon.compaction import DEAD_PERCENT, Outcome, check_allowed
 from fungistor.zdb.daemon.datawalk import walk_data_file
 from fungistor.zdb.daemon.files import close_all, read_file
 from fungistor.zdb.daemon.format import DATA_HEADER, DATA_MAGIC, DATA_VERSION, DELETED, INDEX_HEADER
+from fungistor.zdb.daemon.locking import lock_folder
 from fungistor.zdb.daemon.matching import index_rest
+from fungistor.zdb.daemon.properties import DESCRIPTOR_NAME
 from fungistor.zdb.daemon.recovery_files import file_numbers
-from fungistor.zdb.daemon.store import DESCRIPTOR_NAME, Store, lock_folder
+from fungistor.zdb.daemon.store import Store
 
 Row = dict[str, object]
 Progress = Callable[[str], None]

@@ -17,7 +17,6 @@ from typing import Final
 from fungistor.zdb.daemon.files import (
     Buffer,
     OpenFiles,
-    close_all,
     create_file,
     open_file,
     sync_directory,
@@ -174,7 +173,9 @@ class Segments:
 
     def let_go(self) -> None:
         """Close the newest pair until it is used again."""
-        close_all(fd for fd in (self._data_fd, self._index_fd) if fd >= 0)
+        for fd in (self._data_fd, self._index_fd):
+            if fd >= 0:
+                self._open_files.shut(fd)
         self._data_fd = self._index_fd = -1
 
     # writing

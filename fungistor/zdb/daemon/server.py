@@ -33,9 +33,10 @@ from fungistor.zdb.daemon.log import ERROR, INFO, WARNING, LogSink, install, say
 from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.notify import Notifier, passed_sockets
 from fungistor.zdb.daemon.offline import live_rows
+from fungistor.zdb.daemon.properties import DEFAULT
 from fungistor.zdb.daemon.rounds import compiled
 from fungistor.zdb.daemon.session import Context, ServerStats, dirty_ids
-from fungistor.zdb.daemon.store import DEFAULT, Store
+from fungistor.zdb.daemon.store import Store
 from fungistor.zdb.daemon.upkeep import Upkeep
 
 _DRAIN_S: Final = 2.0
@@ -134,7 +135,10 @@ class _Daemon:
         stop = asyncio.Event()
         context = self._context(store, stop)
         barrier = Barrier(store, loop, skip=config.no_sync)
-        hub = Hub(context, barrier, loop, sync=config.sync and not config.no_sync, unsent_bytes_max=config.max_unsent)
+        hub = Hub(
+            context, barrier, loop, sync=config.sync and not config.no_sync, unsent_bytes_max=config.max_unsent,
+            mapped_bytes_max=config.max_mapped,
+        )  # fmt: skip
         compactor = Compactor(store, barrier, loop)
         context.start_compaction = compactor.start
         if config.secure:
@@ -155,6 +159,9 @@ class _Daemon:
                 return 0
             upkeep.start(self._notifier.alive, self._notifier.watchdog_s / 2)
             self._tell_ready(listeners, store)
+            if hub.lane is not None:
+                # Behind the faulthandler, which cares for the same signal.
+                hub.lane.mappings.guard()
             admin.refuses = ""
             await stop.wait()
         finally:

@@ -13,7 +13,8 @@ from typing import Final
 from fungistor.zdb.daemon.compaction import Outcome
 from fungistor.zdb.daemon.hooks import Hooks
 from fungistor.zdb.daemon.namespace import Namespace
-from fungistor.zdb.daemon.store import DEFAULT, Store
+from fungistor.zdb.daemon.properties import DEFAULT
+from fungistor.zdb.daemon.store import Store
 from fungistor.zdb.daemon.wire import Argument, ReplyError
 
 _HASH_CHARS: Final = 40

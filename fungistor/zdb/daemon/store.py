@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import secrets
 import shutil
-import stat
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from fungistor.errors import ConflictError, CorruptError, FailedError
+from fungistor.errors import FailedError
 from fungistor.zdb.daemon.checkpoint import (
     load_checkpoint,
     note_flushed,
@@ -25,7 +23,6 @@ from fungistor.zdb.daemon.files import (
     close_all,
     create_file,
     flush_each,
-    read_file,
     replace_file,
     sync_directory,
     sync_file,
@@ -38,19 +35,18 @@ from fungistor.zdb.daemon.format import (
     Checkpoint,
     Descriptor,
     data_header,
-    decode_descriptor,
     encode_descriptor,
     index_header,
 )
-from fungistor.zdb.daemon.namespace import IoStats, Live, Namespace
+from fungistor.zdb.daemon.locking import lock_folder
+from fungistor.zdb.daemon.namespace import Namespace
+from fungistor.zdb.daemon.properties import DEFAULT, DESCRIPTOR_NAME, find_descriptor
 from fungistor.zdb.daemon.recovery import recover
 from fungistor.zdb.daemon.recovery_files import Recovered, check_room_to_mend
 from fungistor.zdb.daemon.segments import Ends, Segments
 from fungistor.zdb.daemon.sequential import first_slots
+from fungistor.zdb.daemon.values import IoStats, Live
 
-DEFAULT: Final = b"default"
-DESCRIPTOR_NAME: Final = "zdb-namespace"
-_LOCK_NAME: Final = ".lockfile"
 _NAME_BYTES_MAX: Final = 128
 
 
@@ -109,6 +105,10 @@ class Store:
         except BaseException:
             self._abandon()
             raise
+
+    def tell_closes(self, listener: Callable[[int], None]) -> None:
+        """Have it told of each descriptor of a file before that is closed."""
+        self._open_files.before_close = listener
 
     def create(self, name: bytes) -> Namespace:
         """Create a namespace; on failure nothing of it is left.
@@ -442,60 +442,9 @@ class Store:
     def _descriptor(
         self, name: bytes, index_path: str, checkpoint: Checkpoint | None, report: list[str], *, empty: bool
     ) -> Descriptor:
-        """Return the namespace's properties, from the copy in the checkpoint where the file is cut."""
-        path = f"{index_path}/{DESCRIPTOR_NAME}"
-        data = read_file(path)
-        if data is not None:
-            try:
-                descriptor = decode_descriptor(data)
-                if descriptor.name == name:
-                    return descriptor
-                report.append(f"descriptor names {os.fsdecode(descriptor.name)!r}")
-            except CorruptError as error:
-                report.append(str(error))
-        descriptor = self._lost_descriptor(name, data, checkpoint, report, empty=empty)
-        if not self.readonly:
+        """Return the namespace's properties, mended where its file has not got them."""
+        descriptor, there = find_descriptor(name, index_path, checkpoint, report, empty=empty)
+        if not there and not self.readonly:
             with contextlib.suppress(OSError):
-                replace_file(path, encode_descriptor(descriptor), sync=self.durable)
+                replace_file(f"{index_path}/{DESCRIPTOR_NAME}", encode_descriptor(descriptor), sync=self.durable)
         return descriptor
-
-    def _lost_descriptor(
-        self, name: bytes, data: bytes | None, checkpoint: Checkpoint | None, report: list[str], *, empty: bool
-    ) -> Descriptor:
-        with contextlib.suppress(CorruptError):
-            if checkpoint is not None and (copy := decode_descriptor(checkpoint.descriptor)).name == name:
-                report.append("properties taken from the copy in the checkpoint")
-                return copy
-        if name == DEFAULT or empty or (data is not None and len(data) > 5 and data[5] == 0):
-            if data is not None:
-                report.append("properties are lost and back at their defaults (it had no password)")
-            return Descriptor(name)
-        # Whether it had a password cannot be known any more: better closed than open to everybody.
-        report.append("properties are lost: closed until an admin sets its password (NSSET)")
-        return Descriptor(name, secrets.token_hex(16).encode(), public=False)
-
-
-def lock_folder(root: str) -> int:
-    """Lock a folder for this process and return the lock, to be closed.
-
-    Raises:
-        ConflictError: another process has it.
-    """
-    path = f"{root}/{_LOCK_NAME}"
-    try:
-        fd = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH
-        )
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        # Nobody can write there; a lock on what can be opened still keeps a second daemon away.
-        fd = os.open(path if os.path.exists(path) else root, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise ConflictError(
-            f"{root} is in use by another daemon", hint="stop it, or give this one a folder of its own"
-        ) from None
-    return fd

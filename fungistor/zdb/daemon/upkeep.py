@@ -94,6 +94,8 @@ class Upkeep:
                     connection.abort()
         if hub.context.stats.commands == self._commands:
             hub.buffers.trim()
+            if hub.lane is not None:
+                hub.lane.mappings.let_go()
         self._commands = hub.context.stats.commands
         for namespace in list(hub.context.store.namespaces.values()):
             if namespace.unfinished is not None and namespace.recovers():

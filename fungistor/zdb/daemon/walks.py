@@ -7,8 +7,9 @@ from typing import Final
 
 from fungistor.zdb.daemon import scanning
 from fungistor.zdb.daemon.commands import INTERNAL, Handler
-from fungistor.zdb.daemon.namespace import DamagedError, Namespace
+from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.session import Reply, Session, WaitWanted, plain
+from fungistor.zdb.daemon.values import DamagedError
 from fungistor.zdb.daemon.wire import NIL, Argument, ReplyError, array, bulk, integer, status
 
 _WAIT_MS_DEFAULT: Final = 5000

@@ -158,6 +158,13 @@ class RequestParser:
         self._data = data if self._pos == len(self._data) else self._data[self._pos :] + data
         self._pos = 0
 
+    def untouched(self) -> bytes:
+        """Hand back what was fed and not begun, to be fed again or done without; nothing in the middle of a request."""
+        if self._left or self._gather is not None:
+            return b""
+        data, self._data, self._pos = self._data[self._pos :], b"", 0
+        return data
+
     def wants(self) -> memoryview | None:
         """Return the buffer that the next bytes of the stream must go to, or None for `feed`."""
         return None if self._gather is None else self._gather[self._filled : self._length + 2]

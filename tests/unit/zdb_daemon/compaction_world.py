@@ -16,7 +16,8 @@ import pytest
 from fungistor.zdb.daemon.compaction import Outcome, compact_now
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL
 from fungistor.zdb.daemon.namespace import Namespace, Put
-from fungistor.zdb.daemon.store import DEFAULT, Store
+from fungistor.zdb.daemon.properties import DEFAULT
+from fungistor.zdb.daemon.store import Store
 from tests.unit.zdb_daemon.test_daemon_recovery import abandon, contents
 
 DATASIZE = 3000

@@ -10,7 +10,7 @@ import pytest
 from fungistor.zdb.daemon.compaction import PassEnded
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
 from fungistor.zdb.daemon.namespace import Put
-from fungistor.zdb.daemon.store import DEFAULT
+from fungistor.zdb.daemon.properties import DEFAULT
 from tests.unit.zdb_daemon.compaction_world import build, check, killed_at, open_store, run, survives
 from tests.unit.zdb_daemon.harness import daemon
 from tests.unit.zdb_daemon.test_daemon_recovery import abandon

@@ -12,8 +12,10 @@ import pytest
 
 from fungistor.errors import FailedError
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
-from fungistor.zdb.daemon.namespace import DamagedError, Namespace, Put
-from fungistor.zdb.daemon.store import DEFAULT, Store
+from fungistor.zdb.daemon.namespace import Namespace, Put
+from fungistor.zdb.daemon.properties import DEFAULT
+from fungistor.zdb.daemon.store import Store
+from fungistor.zdb.daemon.values import DamagedError
 from fungistor.zdb.daemon.wire import ReplyError
 from tests.unit.zdb_daemon.test_daemon_recovery import abandon
 

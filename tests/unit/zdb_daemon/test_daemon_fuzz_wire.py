@@ -104,40 +104,26 @@ def test_a_parser_holds_no_more_than_its_bound(seed: int) -> None:
     assert pool._lent_bytes == 0
 
 
-def converse(server: Daemon, seed: int) -> bool:
-    """Send a hurt stream in pieces; read exactly the replies that it must bring, then the error or nothing.
-
-    Returns whether the error never came: bytes that reach a closed connection take with them what was sent last.
-    """
+def converse(server: Daemon, seed: int) -> None:
+    """Send a hurt stream in pieces; read exactly the replies that it must bring, then the error or nothing."""
     chance = random.Random(seed)
     data = mutated(chance, b"".join(encode(*request) for request in requests(chance)))
     told, error = parse([data])
     if any(bytes(words[0]).upper() in APART for words in told if words):
-        return False
+        return
     client = Client(server.address)
     try:
-        try:
-            for piece in split(data, seed, chance.randrange(6)):
-                client.sock.sendall(piece)
-        except OSError:
-            assert error is not None, seed  # it has closed the connection behind the error already
-        for words in told:
-            try:
-                client.read()
-            except (ConnectionError, EOFError):
-                assert error is not None, (seed, words)
-                return True
+        for piece in split(data, seed, chance.randrange(6)):
+            client.sock.sendall(piece)
+        for _ in told:
+            client.read()
         if error:
-            try:
-                reply = client.read()
-            except (ConnectionError, EOFError):
-                return True
+            reply = client.read()
             assert isinstance(reply, ErrorReply), seed
             assert str(reply) == error, seed
         if error is not None:
-            with pytest.raises((EOFError, ConnectionError)):
+            with pytest.raises(EOFError):
                 client.read()
-        return False
     finally:
         client.close()
 
@@ -150,8 +136,8 @@ def resident_bytes(server: Daemon) -> int:
 
 def campaign(home: Path, seeds: range) -> None:
     with daemon(home) as server:
-        lost = sum(converse(server, seed) for seed in seeds)
-        assert lost <= len(seeds) // 50, lost
+        for seed in seeds:
+            converse(server, seed)
         client = server.client()
         assert client.call("PING") == b"PONG"
         assert resident_bytes(server) < 200 << 20

@@ -14,7 +14,7 @@ import pytest
 
 from fungistor.node.cli.main import main
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER
-from fungistor.zdb.daemon.store import DEFAULT
+from fungistor.zdb.daemon.properties import DEFAULT
 from tests.unit.zdb_daemon.compaction_world import build, check, open_store
 from tests.unit.zdb_daemon.harness import daemon, is_root
 

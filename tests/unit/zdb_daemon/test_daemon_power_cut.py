@@ -12,8 +12,9 @@ import pytest
 
 from fungistor.zdb.daemon.checkpoint import note_flushed
 from fungistor.zdb.daemon.format import MODE_SEQUENTIAL, MODE_USER, decode_checkpoint, encode_checkpoint
-from fungistor.zdb.daemon.namespace import DamagedError, Namespace, Put
+from fungistor.zdb.daemon.namespace import Namespace, Put
 from fungistor.zdb.daemon.store import Store
+from fungistor.zdb.daemon.values import DamagedError
 from tests.unit.zdb_daemon import test_daemon_recovery as recovery
 from tests.unit.zdb_daemon.test_daemon_recovery import History, abandon, open_store, work
 

@@ -12,9 +12,10 @@ import pytest
 
 from fungistor.errors import ConflictError, FailedError
 from fungistor.zdb.daemon.format import Descriptor
-from fungistor.zdb.daemon.namespace import DamagedError, Namespace, Put
+from fungistor.zdb.daemon.namespace import Namespace, Put
 from fungistor.zdb.daemon.scanning import scan
 from fungistor.zdb.daemon.store import Store
+from fungistor.zdb.daemon.values import DamagedError
 
 DATASIZE = 600_000
 
