@@ -2,6 +2,8 @@ from fungistor.zdb.daemon._values import Mappings
 from fungistor.zdb.daemon.hub import Hub
 from fungistor.zdb.daemon.rounds import Member
 
+EDITION: int
+
 class Lane:
     mappings: Mappings
     def __init__(self, hub: Hub, mapped_bytes_max: int) -> None: ...

@@ -22,6 +22,9 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
+EDITION = 2
+"""What it goes with: `rounds.py` takes no other."""
+
 cdef enum:
     READ_BYTES = 80 << 10
     VALUE_BYTES_MAX = 16 << 10

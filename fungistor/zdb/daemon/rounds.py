@@ -18,12 +18,17 @@ from typing import Final, Protocol
 PURE: Final = "FUNGISTOR_ZDB_PURE"
 """Set in the environment: the compiled lane is not used."""
 
+_WANTED: Final = 2
+"""Raised with each change of what the lane and the Python code ask of each other: one that was compiled before the last
+change is left out until the next `make env`."""
+
 compiled: type[Lane] | None = None
 if not os.environ.get(PURE):
     with contextlib.suppress(ImportError):
-        from fungistor.zdb.daemon._lane import Lane
+        from fungistor.zdb.daemon._lane import EDITION, Lane
 
-        compiled = Lane
+        if EDITION == _WANTED:
+            compiled = Lane
 
 _EVENTS_MAX: Final = 128
 """Connections served before what they wrote is stored; who is left comes first next time."""
