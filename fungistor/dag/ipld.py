@@ -11,14 +11,21 @@ import binascii
 import json
 import math
 import struct
+import threading
 from typing import NoReturn, TypeAlias
 
 from fungistor.dag import dag_pb
 from fungistor.dag.cid import CID, DAG_CBOR
 from fungistor.errors import CorruptError, InvalidError
+from fungistor.limits import KIB
 
 DEPTH_MAX = 128
 """Levels of nesting. Real data has a handful; more is an attack on the stack."""
+
+LARGE_BYTES = 64 * KIB
+_LARGE_AT_ONCE = threading.BoundedSemaphore(2)
+"""A block of 2 MiB can hold two million lists, 150 MiB of objects here: only so many are read at a time. It costs no
+speed, since the interpreter reads one at a time anyway."""
 
 Value: TypeAlias = "bool | int | float | str | bytes | CID | list[Value] | dict[str, Value] | None"
 
@@ -34,6 +41,13 @@ def decode(codec: int, block: bytes) -> Value:
     Raises:
         CorruptError: malformed, nested deeper than DEPTH_MAX, or a link that is no CID.
     """
+    if len(block) <= LARGE_BYTES:
+        return _decode(codec, block)
+    with _LARGE_AT_ONCE:
+        return _decode(codec, block)
+
+
+def _decode(codec: int, block: bytes) -> Value:
     if codec == DAG_CBOR:
         return _Cbor(block).whole()
     return _decode_json(block)

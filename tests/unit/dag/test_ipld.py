@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import libipld
@@ -159,3 +161,27 @@ def test_json_that_is_not_utf8_is_refused() -> None:
     """Bytes that are no UTF-8 are corrupt as dag-json."""
     with pytest.raises(CorruptError, match="not a dag-json block"):
         ipld.decode(DAG_JSON, b'"\xff"')
+
+
+def test_only_some_large_blocks_are_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many threads that look into large blocks do so two at a time; small blocks wait for nobody."""
+    reading = threading.Semaphore(0)
+    go_on = threading.Event()
+    original = ipld._decode
+
+    def decode(codec: int, block: bytes) -> ipld.Value:
+        if len(block) > ipld.LARGE_BYTES:
+            reading.release()
+            assert go_on.wait(10)
+        return original(codec, block)
+
+    monkeypatch.setattr(ipld, "_decode", decode)
+    large = b'"' + b"x" * ipld.LARGE_BYTES + b'"'
+    with ThreadPoolExecutor(5) as threads:
+        found = [threads.submit(ipld.decode, DAG_JSON, large) for _ in range(5)]
+        assert reading.acquire(timeout=10)
+        assert reading.acquire(timeout=10)
+        assert ipld.decode(DAG_JSON, b"[1]") == [1]
+        assert not reading.acquire(timeout=0.05)
+        go_on.set()
+        assert {str(each.result(10)) for each in found} == {"x" * ipld.LARGE_BYTES}

@@ -87,10 +87,25 @@ def requests(draw: st.DrawFn) -> tuple[str, list[str], dict[str, str], dict[str,
     return method, names, query, fields, root
 
 
+Asked = tuple[str, list[str], dict[str, str], dict[str, str], str]
+
+
 @given(requests())
 @settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_requests(site: Site, request: tuple[str, list[str], dict[str, str], dict[str, str], str]) -> None:
+def test_requests(site: Site, request: Asked) -> None:
     """No request, however it is put together, is answered by 500 or not at all."""
+    _check_request(site, request)
+
+
+@pytest.mark.soak
+@given(requests())
+@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+def test_many_requests(site: Site, request: Asked) -> None:
+    """The same for thousands of others each time."""
+    _check_request(site, request)
+
+
+def _check_request(site: Site, request: Asked) -> None:
     method, names, query, fields, root_name = request
     root = {"none": "", "text": "Q\u00e4"}.get(root_name) if root_name in ("none", "text") else getattr(site, root_name)
     path = "/ipfs/" + "/".join([str(root), *names])
@@ -115,6 +130,18 @@ def _field(text: str) -> str:
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_blocks(site: Site, codec: int, block: bytes, form: str) -> None:
     """No block, whatever its bytes, makes an error of the gateway's own."""
+    _check_block(site, codec, block, form)
+
+
+@pytest.mark.soak
+@given(st.sampled_from([DAG_PB, DAG_CBOR, DAG_JSON]), st.binary(max_size=200), st.sampled_from(FORMATS))
+@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+def test_many_blocks(site: Site, codec: int, block: bytes, form: str) -> None:
+    """The same for thousands of others each time."""
+    _check_block(site, codec, block, form)
+
+
+def _check_block(site: Site, codec: int, block: bytes, form: str) -> None:
     cid = put(site.content, codec, block)
     for path in ("", "/a"):
         answer = site.live.get(f"/ipfs/{cid}{path}?format={form}", Accept="text/html")
