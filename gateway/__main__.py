@@ -15,6 +15,7 @@ import threading
 from fungistor.errors import FungiStorError
 from fungistor.names import multiaddress
 from fungistor.node.config import load_config
+from fungistor.node.gateway_tenants import GatewayTenants
 from fungistor.node.home import Home
 from fungistor.node.metrics import Numbers, save_numbers
 from fungistor.node.names import open_names
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
         return error.exit_code
     assert isinstance(network, Network)  # the other kind is for commands without a home
     try:
-        desk = Desk(settings, _files(home, network))
+        desk = Desk(settings, _files(home, network), GatewayTenants(network.catalog, network.parts.keys))
         threading.Thread(target=network.warm_up, name="warm up", daemon=True).start()
         with socket.socket(fileno=arguments.fd) as listener:
             serve(

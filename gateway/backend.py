@@ -7,13 +7,14 @@ from typing import Protocol
 
 from fungistor.dag.cid import CID
 from fungistor.dag.source import BlockSource
+from fungistor.objects.access import Reader
 
 
 class Content(Protocol):
     """What this network holds, by root CID or by the CID of any block below one."""
 
-    def open(self, root: CID) -> AbstractContextManager[BlockSource]:
-        """Give the blocks of the DAG at `root` for the time of one request.
+    def open(self, root: CID, reader: Reader | None = None) -> AbstractContextManager[BlockSource]:
+        """Give the blocks of the DAG at `root` for the time of one request, to a reader or to anybody.
 
         Called from worker threads. The source is used by one thread at a time, though not always the same one, and is
         closed in a worker thread as soon as the answer is sent or its client has left. Every `get` ends under a
@@ -21,7 +22,7 @@ class Content(Protocol):
         so it is never overwritten.
 
         Raises:
-            NotFoundError: nothing here has this block, and the node has caught up enough to know it.
+            NotFoundError: nothing that the reader may read has this block, and the node has caught up enough to know.
             UnavailableError: it cannot be had now; `retry_after_s` says when to ask again.
         """
         ...

@@ -16,6 +16,7 @@ from fungistor.dag.source import BlockSource
 from fungistor.dag.walk import InsideBlockError
 from fungistor.errors import InvalidError, NotFoundError
 from fungistor.names.key import is_canonical, name_text, parse_key
+from fungistor.objects.access import Reader
 from gateway import headers, paths, site_rules, trustless
 from gateway.backend import Content
 from gateway.denylist import guard
@@ -76,6 +77,13 @@ def preflight(request: Request) -> Answer | Wanted:
 
 def answer(request: Request, wanted: Wanted, content: Content, names: Names, stack: ExitStack) -> Answer:
     """Answer from the content. What must outlive this call, until the body is sent, is entered into `stack`."""
+    made = _answer(request, wanted, content, names, stack)
+    if request.reader is not None and request.reader.met_private:
+        headers.keep_private(made.headers)
+    return made
+
+
+def _answer(request: Request, wanted: Wanted, content: Content, names: Names, stack: ExitStack) -> Answer:
     request.phase = "resolve"
     if (moved := _alias_redirect(request, wanted.path, names)) is not None:
         return moved
@@ -85,7 +93,7 @@ def answer(request: Request, wanted: Wanted, content: Content, names: Names, sta
     if lifetime is not None:
         guard.check_resolved(root, (*site, *wanted.path.segments))
     try:
-        source = RememberingSource(_open(content, root, stack))
+        source = RememberingSource(_open(content, root, request.reader, stack))
         start = Start(root, site, lifetime, wanted.choice)
         give = partial(answer_path, request, start=start, source=source, stack=stack)
         made = _answer_site(request, wanted.path, start, source, give)
@@ -144,11 +152,11 @@ def _answer_site(
     return site_rules.page(instead, lambda: give(elsewhere))
 
 
-def _open(content: Content, root: CID, stack: ExitStack) -> BlockSource:
+def _open(content: Content, root: CID, reader: Reader | None, stack: ExitStack) -> BlockSource:
     if root.is_identity and root.codec == RAW:
         return NoBlocks()
     try:
-        return stack.enter_context(content.open(root))
+        return stack.enter_context(content.open(root, reader))
     except NotFoundError:
         if root.is_identity:
             return NoBlocks()

@@ -27,7 +27,6 @@ from gateway.names import Names
 from gateway.negotiation import accepts
 from gateway.operations.clients import client_key
 from gateway.pages.problem import problem_page
-from gateway.paths import ContentPath
 from gateway.requests import Answer, Buffer, Request
 from gateway.settings import PIECE_BYTES
 from gateway.steps import SourceStack, Step, take_step
@@ -158,8 +157,8 @@ class _Made:
     is_late: bool = False
 
 
-Gate = Callable[[Request, ContentPath], Awaitable[None]]
-"""Raises where a content path may not be served; asked before anything is fetched."""
+Gate = Callable[[Request, content_answers.Wanted], Awaitable[None]]
+"""Says for whom a request reads, and raises where a path may not be served; asked before anything is fetched."""
 
 
 class ContentEndpoint:
@@ -186,7 +185,7 @@ class ContentEndpoint:
                 raise RefusedError(405, f"{request.method} is not allowed here", headers={"Allow": ALLOWED_METHODS})
             decided = content_answers.preflight(request)
             if not isinstance(decided, Answer):
-                await self._gate(request, decided.path)
+                await self._gate(request, decided)
         except FungiStorError as error:
             await send_problem(exchange, error)
             return

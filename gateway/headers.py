@@ -13,6 +13,10 @@ GENERATED = "public, max-age=604800, stale-while-revalidate=2678400"
 
 NO_STORE = "no-store"
 
+PRIVATE = "private, no-cache"
+"""Of what not everybody may read: kept by its reader's browser alone, and asked for again each time, so that a token or
+link that has ended ends what it opened."""
+
 _EXPOSED = (
     "Content-Range",
     "Content-Length",
@@ -42,6 +46,14 @@ SANDBOX = (
 """For publishers' active content where all of it would share one origin: all but that origin."""
 
 _NOT_PRINTABLE_ASCII = re.compile(r'[^\x20-\x7e]|["\\]')
+
+
+def keep_private(fields: dict[str, str]) -> None:
+    """Make an answer its reader's alone: no cache that others share keeps it, and no page tells its URL to others."""
+    fields["Cache-Control"] = PRIVATE
+    fields["Vary"] = ", ".join(filter(None, (fields.get("Vary"), "Authorization")))
+    fields["Referrer-Policy"] = "no-referrer"
+    fields.pop("Expires", None)
 
 
 def disposition(kind: str, filename: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+from fungistor.objects.access import Reader
 from fungistor.trail import Trail
 from gateway import paths
 from gateway.mounts import PATH_MOUNT, Mount
@@ -46,6 +47,8 @@ class Request:
     phase: str = "request"
     forms: Forms = AS_EVERY_GATEWAY
     trail: Trail = field(default_factory=Trail)
+    reader: Reader | None = None
+    """Whose token or link it came with; None: anybody's."""
     mount: Mount = PATH_MOUNT
     """Where the content path stands: `raw_path` is the whole one even where the Host says a part of it."""
 

@@ -89,24 +89,7 @@ from fungistor.catalog.removal import (
     unpublish_fields,
 )
 from fungistor.catalog.snapshots import Snapshot, snapshot_fields, take_snapshot
-from fungistor.catalog.tenants import (
-    AddTenant,
-    AddToken,
-    ChangeTenant,
-    RemoveTenant,
-    RevokeToken,
-    TenantBody,
-    add_tenant_fields,
-    add_token_fields,
-    change_tenant_fields,
-    remove_tenant_fields,
-    revoke_token_fields,
-    take_add_tenant,
-    take_add_token,
-    take_change_tenant,
-    take_remove_tenant,
-    take_revoke_token,
-)
+from fungistor.catalog.tenants import TENANT_FORMS, TenantBody
 from fungistor.errors import CorruptError, InvalidError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId
 from fungistor.limits import COMMAND_BYTES_MAX
@@ -599,11 +582,7 @@ _FORMS = (
     _Form(Kind.PLACE_POOL, PlacePool, _pool_fields, _take_pool, Scope.POOL, level=2),
     _Form(Kind.CLEAR_LAYOUTS, ClearLayouts, clear_fields, take_clear, Scope.POOL, level=2),
     _Form(Kind.REPACK, Repack, repack_fields, take_repack, Scope.DELETE),
-    _Form(Kind.ADD_TENANT, AddTenant, add_tenant_fields, take_add_tenant, level=2),
-    _Form(Kind.CHANGE_TENANT, ChangeTenant, change_tenant_fields, take_change_tenant, level=2),
-    _Form(Kind.REMOVE_TENANT, RemoveTenant, remove_tenant_fields, take_remove_tenant, level=2),
-    _Form(Kind.ADD_TOKEN, AddToken, add_token_fields, take_add_token, level=2),
-    _Form(Kind.REVOKE_TOKEN, RevokeToken, revoke_token_fields, take_revoke_token, level=2),
+    *(_Form(Kind(kind), body, fields, take, level=2) for kind, body, fields, take in TENANT_FORMS),
 )
 _SHORT_PUBLISH = _Form(Kind.SHORT_PUBLISH, Publish, _no_fields, _no_body, Scope.PUBLISH, level=SHORT_LEVEL)
 _FORM_OF: dict[type[Body], _Form] = {form.body: form for form in _FORMS}

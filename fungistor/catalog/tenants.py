@@ -7,8 +7,10 @@ state is in `fungistor.catalog.tenant_rows`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntFlag
+from typing import Any
 
 from fungistor.catalog.fields import UINT_MAX, Fields
 from fungistor.catalog.issuers import TENANT_MAX
@@ -209,3 +211,15 @@ def take_revoke_token(fields: Fields) -> RevokeToken:
     )
     fields.end()
     return body
+
+
+_Form = tuple[int, type[TenantBody], Callable[[Any], list[object]], Callable[[Fields], TenantBody]]
+
+TENANT_FORMS: tuple[_Form, ...] = (
+    (40, AddTenant, add_tenant_fields, take_add_tenant),
+    (41, ChangeTenant, change_tenant_fields, take_change_tenant),
+    (42, RemoveTenant, remove_tenant_fields, take_remove_tenant),
+    (43, AddToken, add_token_fields, take_add_token),
+    (44, RevokeToken, revoke_token_fields, take_revoke_token),
+)
+"""The kinds of these bodies, and how they stand in a command."""

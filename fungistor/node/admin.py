@@ -70,6 +70,11 @@ class AdminServer:
         numbers = self._totals.collect()
         for state, count in states.items():
             numbers.gauge("fungistor_members", count, state=state)
+        tenants = looked.get("tenants")
+        for line in tenants if isinstance(tenants, list) else []:
+            for name in ("bytes", "objects", "stored", "bytes_max", "objects_max"):
+                if line[name] is not None:
+                    numbers.gauge(f"fungistor_tenant_{name}", line[name], tenant=str(line["tenant"]))
         for name in ("objects", "owed_shards", "revision", "cache_bytes", "cache_blocks"):
             value = looked.get(name)
             if isinstance(value, int):

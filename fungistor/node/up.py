@@ -45,6 +45,7 @@ from fungistor.node.network import Network
 from fungistor.node.new_members import new_members
 from fungistor.node.pool_file import PoolMember, load_pool, save_pool
 from fungistor.node.removal import Removal
+from fungistor.node.usage import told_usage
 from fungistor.node.wiring import open_network
 from fungistor.node.workers import Worker, run_workers
 from fungistor.pool import IDENTITY_KEY
@@ -356,6 +357,7 @@ class _Up:
             "owed_shards": status.owed_shards,
             "revision": int(status.revision),
             "objects": status.objects,
+            "tenants": told_usage(self.network.catalog.tenants),
             "cache_bytes": disk.bytes,
             "cache_blocks": disk.spans,
         }

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 from fungistor.dag.cid import CID
 from fungistor.dag.source import BlockSource
+from fungistor.objects.access import Reader
 from gateway.backend import Content
 from gateway.denylist.parsing import Rule
 from gateway.denylist.rules import Rules
@@ -57,16 +58,16 @@ class GuardedContent:
         self._rules = rules
 
     @contextmanager
-    def open(self, root: CID) -> Iterator[BlockSource]:
+    def open(self, root: CID, reader: Reader | None = None) -> Iterator[BlockSource]:
         """Open the blocks below `root`. Raises RefusedError, and as the content behind it."""
         rules = self._rules()
         if not rules:
-            with self._content.open(root) as source:
+            with self._content.open(root, reader) as source:
                 yield source
             return
         exempt = _exempt.get()
         _check_block(rules, root, exempt)
-        with self._content.open(root) as source:
+        with self._content.open(root, reader) as source:
             yield _GuardedSource(source, rules, exempt)
 
 

@@ -19,6 +19,7 @@ from fungistor.errors import FungiStorError
 from fungistor.limits import MIB
 from fungistor.node.metrics import Numbers
 from gateway.backend import Content
+from gateway.content import Wanted
 from gateway.denylist import guard
 from gateway.denylist.files import Denylists
 from gateway.endpoint import Exchange, Message, Receive, Scope, Send, send_problem
@@ -27,13 +28,13 @@ from gateway.forwarding import TrustedProxies
 from gateway.gathering import Gathering
 from gateway.hot import HotAnswers, Ready, is_plain
 from gateway.operations import foreign
+from gateway.operations.admission import Admission, Tenants
 from gateway.operations.authorization import ForwardAuthorization
 from gateway.operations.clients import client_address, client_key
 from gateway.operations.identity import masked, request_id, trace_parent
 from gateway.operations.limits import Limits
 from gateway.operations.measures import count_answer, kind_of
 from gateway.operations.rules_file import OperatorRules, load_rules
-from gateway.paths import ContentPath
 from gateway.requests import Request
 from gateway.settings import LOOPBACK, Settings
 
@@ -80,7 +81,10 @@ class _Visit:
 class Desk:
     """One worker's. Its requests run on the loop's thread; `refresh` in another."""
 
-    def __init__(self, settings: Settings | None = None, files: DeskFiles | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, files: DeskFiles | None = None, tenants: Tenants | None = None
+    ) -> None:
+        self._admission = None if tenants is None else Admission(tenants)
         self._settings = settings or Settings()
         self._files = files or DeskFiles()
         self.numbers = Numbers()
@@ -188,11 +192,12 @@ class Desk:
                 self.limits.leave(key, visit.host)
             self._ended(visit)
 
-    async def gate(self, request: Request, path: ContentPath) -> None:
-        """Let a content path through, before anything is fetched for it.
+    async def gate(self, request: Request, wanted: Wanted) -> None:
+        """Let a content path through, before anything is fetched for it, and note for whom.
 
         Raises: RefusedError.
         """
+        path = wanted.path
         guard.check_path(self._denylists.rules, path)
         request.forms = self._rules.forms
         foreign.own_only.set(request.is_only_if_cached)
@@ -200,11 +205,13 @@ class Desk:
         if self._authorization is not None:
             await self._authorization.check(
                 method=request.method,
-                target=path.text + request.suffix,
+                target=path.text + masked(request.suffix),
                 client=request.client,
                 request_id=request.request_id,
                 fields=request.headers,
             )
+        if self._admission is not None:
+            request.reader = await self._admission.reader(request, path, wanted.choice.format)
 
     def guarded(self, content: Content) -> Content:
         """Content as it may be served: ours and allowed foreign one, without what lists forbid."""

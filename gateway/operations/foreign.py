@@ -20,6 +20,7 @@ from fungistor.dag.cid import CID, verify
 from fungistor.dag.source import BlockSource
 from fungistor.errors import CorruptError, NotFoundError, UnavailableError
 from fungistor.limits import BLOCK_BYTES_MAX, MIB
+from fungistor.objects.access import Reader
 from gateway.backend import Content
 from gateway.operations.rules_file import OperatorRules
 
@@ -45,11 +46,11 @@ class ForeignContent:
         self._kept = MemoryCache(KEPT_BYTES)
 
     @contextmanager
-    def open(self, root: CID) -> Iterator[BlockSource]:
+    def open(self, root: CID, reader: Reader | None = None) -> Iterator[BlockSource]:
         """Open the blocks below `root`, ours or foreign. Raises as the content behind it."""
         rules = self._rules()
         try:
-            opened = self._content.open(root)
+            opened = self._content.open(root, reader)
             source = opened.__enter__()
         except NotFoundError:
             if (

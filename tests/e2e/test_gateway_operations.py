@@ -85,6 +85,7 @@ def test_cache_lists_metrics_and_reload(tmp_path: Path) -> None:
         wait_until(lambda: 'ipfs_http_gw_responses_total{code="200"} 9' in metrics(), 10, 0.1)
         assert metrics().endswith("# EOF\n")
         assert 'fungistor_members{state="up"} 6' in metrics()
+        assert 'fungistor_tenant_objects{tenant="default"} ' in metrics()
         assert httpx.get(f"{up.gateway}/-/metrics").status_code == 404
 
         lists = up.home / "denylists"

@@ -92,6 +92,18 @@ def add_tenants(commands: Commands[Any], add: Add) -> None:
     links.add_argument("name", metavar="NAME", help="the tenant")
     links.add_argument("--dry-run", action="store_true", help="change nothing")
     _add_tokens(commands, add)
+    _add_link(commands, add)
+
+
+def _add_link(commands: Commands[Any], add: Add) -> None:
+    link = add(commands, "link", "sign a URL by which anybody reads one path of a private object, for a time",
+               "fungistor link CID/report.pdf --expires 1h --tenant museum", "link:link")  # fmt: skip
+    link.add_argument("cid_path", metavar="CID[/path]", help="a CID in any form, and a path below it")
+    link.add_argument("--path", metavar="P", help="the path, or more of it")
+    link.add_argument("--expires", type=_duration, required=True, metavar="D", help="for how long, such as 1h or 7d")
+    link.add_argument("--format", choices=FORMS, default="", help="as ?format= has it (the file or page itself)")
+    link.add_argument("--base", metavar="URL", help="where the gateway is reached (else as config.toml announces it)")
+    add_tenant_option(link)
 
 
 def _add_tokens(commands: Commands[Any], add: Add) -> None:

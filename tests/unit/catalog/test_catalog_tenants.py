@@ -25,6 +25,7 @@ from fungistor.catalog.tenants import AddTenant, AddToken, ChangeTenant, RemoveT
 from fungistor.errors import ConflictError, DeniedError, UnavailableError
 from fungistor.ids import OWN_TENANT, Revision, TenantNumber
 from fungistor.keys.ring import SigningKey
+from fungistor.node.usage import OTHERS, TENANTS_TOLD_MAX, told_usage
 from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
 from tests.unit.catalog.samples import command, drawn, publish, record
 
@@ -276,3 +277,14 @@ def test_a_private_object_waits_for_every_node_to_know_what_that_is(nodes: Open)
         catalog.commit(command(body))
     old.report()
     assert catalog.commit(command(body)).verdict is Verdict.APPLIED
+
+
+def test_operators_are_told_of_so_many_tenants_by_name_and_of_the_rest_as_one(nodes: Open) -> None:
+    """Whatever the number of tenants, series are bounded, and the sums are whole."""
+    catalog = nodes()
+    catalog.commit_all([command(tenant(number, f"tenant {number}")) for number in range(1, 131)])
+    catalog.commit_all([command(Publish(sized(number, 10, TenantNumber(number)))) for number in range(1, 131)])
+    told = told_usage(catalog.tenants)
+    assert [line["tenant"] for line in told[:2]] == ["default", "tenant 1"]
+    assert (len(told), told[-1]["tenant"], told[-1]["bytes"]) == (TENANTS_TOLD_MAX + 1, OTHERS, 310)
+    assert sum(int(str(line["objects"])) for line in told) == 130

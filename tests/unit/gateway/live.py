@@ -16,6 +16,7 @@ from gateway.app import create_app
 from gateway.delegated import Announcement
 from gateway.hosts import HostTable
 from gateway.names import Names
+from gateway.operations.admission import Tenants
 from gateway.operations.desk import Desk, DeskFiles
 from gateway.server import GatewayServer
 from gateway.settings import Settings
@@ -64,12 +65,14 @@ def serving(
     names: Names | None = None,
     hosts: HostTable | None = None,
     announcement: Announcement | None = None,
+    tenants: Tenants | None = None,
 ) -> Iterator[Live]:
     """Serve `content` from a thread of this process."""
     bounds = settings or Settings(drain_s=2)
     listener = socket.create_server(("127.0.0.1", 0))
     started = threading.Event()
-    app = create_app(content, bounds, names=names, hosts=hosts, desk=Desk(bounds, files), announcement=announcement)
+    desk = Desk(bounds, files, tenants)
+    app = create_app(content, bounds, names=names, hosts=hosts, desk=desk, announcement=announcement)
     server = GatewayServer(app, bounds, on_started=started.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway-under-test")
     thread.start()
