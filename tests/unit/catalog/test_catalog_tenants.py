@@ -132,7 +132,8 @@ def test_a_quota_is_decided_as_a_publish_is_applied(nodes: Open) -> None:
     catalog.commit(command(Publish(sized(2, 40))))
     assert "2 of 2 objects" in refused(catalog, Publish(sized(3, 0)))
     assert (
-        catalog.commit(command(Publish(replace(first, policy="archive"), first.manifest_id))).verdict is Verdict.APPLIED
+        catalog.commit(command(Publish(replace(first, sealed_name=b"new"), first.manifest_id))).verdict
+        is Verdict.APPLIED
     )
     assert catalog.commit(command(Publish(sized(1, 99, manifest="second")))).verdict is Verdict.MERGED
     larger = Publish(sized(1, 61, manifest="third"), first.manifest_id)
