@@ -11,21 +11,18 @@ import binascii
 import json
 import math
 import struct
-import threading
 from typing import NoReturn, TypeAlias
 
 from fungistor.dag import dag_pb
 from fungistor.dag.cid import CID, DAG_CBOR
 from fungistor.errors import CorruptError, InvalidError
-from fungistor.limits import KIB
 
 DEPTH_MAX = 128
 """Levels of nesting. Real data has a handful; more is an attack on the stack."""
 
-LARGE_BYTES = 64 * KIB
-_LARGE_AT_ONCE = threading.BoundedSemaphore(2)
-"""A block of 2 MiB can hold two million lists, 150 MiB of objects here: only so many are read at a time. It costs no
-speed, since the interpreter reads one at a time anyway."""
+CONTAINERS_MAX = 1 << 18
+"""Lists and maps in a dag-cbor block. A byte is enough for an empty one, and Python needs 72: two million of them were
+150 MiB of objects for a block of 2 MiB. Real ones are longer than eight bytes."""
 
 Value: TypeAlias = "bool | int | float | str | bytes | CID | list[Value] | dict[str, Value] | None"
 
@@ -39,15 +36,8 @@ def decode(codec: int, block: bytes) -> Value:
     """Read a block of codec DAG_CBOR or, else, DAG_JSON.
 
     Raises:
-        CorruptError: malformed, nested deeper than DEPTH_MAX, or a link that is no CID.
+        CorruptError: malformed, beyond the bounds above, or a link that is no CID.
     """
-    if len(block) <= LARGE_BYTES:
-        return _decode(codec, block)
-    with _LARGE_AT_ONCE:
-        return _decode(codec, block)
-
-
-def _decode(codec: int, block: bytes) -> Value:
     if codec == DAG_CBOR:
         return _Cbor(block).whole()
     return _decode_json(block)
@@ -175,6 +165,7 @@ class _Cbor:
     def __init__(self, block: bytes) -> None:
         self._block = block
         self._position = 0
+        self._containers = 0
 
     def whole(self) -> Value:
         value = self._value(0)
@@ -208,6 +199,10 @@ class _Cbor:
             return self._take(argument)
         if major == 3:
             return self._text(argument)
+        if major in (4, 5):
+            self._containers += 1
+            if self._containers > CONTAINERS_MAX:
+                raise CorruptError(f"a dag-cbor block of more than {CONTAINERS_MAX} lists and maps")
         if major == 4:
             return self._items(argument, depth)
         if major == 5:
