@@ -164,20 +164,28 @@ def follow(where: NodePlace) -> None:
     seen: list[tuple[int, float]] = []
     wanted: list[int] = []
     taken: list[float] = []
+    ended = threading.Event()
 
     def listen() -> None:
         wanted.append(int(sys.stdin.readline()))
 
+    def keep_snapshots(catalog: Catalog) -> None:
+        while not ended.wait(LOOK_S):
+            if catalog.tail() >= max(TAIL_COMMANDS, catalog.objects // 4):
+                started = time.monotonic()
+                take_snapshot(where, catalog)
+                taken.append(time.monotonic() - started)
+
     with open_node(where, "follower", SIGNER) as node:
         threading.Thread(target=listen, daemon=True).start()
+        keeping = threading.Thread(target=keep_snapshots, args=(node.catalog,))
+        keeping.start()
         print("ready", flush=True)
         while not wanted or node.catalog.revision < wanted[0]:
             if node.catalog.wait(LOOK_S):
                 seen.append((int(node.catalog.revision), time.monotonic()))
-            if node.catalog.tail() >= max(TAIL_COMMANDS, node.catalog.objects // 4):
-                started = time.monotonic()
-                take_snapshot(where, node.catalog)
-                taken.append(time.monotonic() - started)
+        ended.set()
+        keeping.join()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     words = [sys.executable, "-m", "benchmarks.catalog_nodes", "begin", str(where.folder), where.url or ""]
     new_s, new_memory = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
