@@ -188,6 +188,11 @@ class BlockIndex:
         with self._database.write() as connection:
             connection.execute("UPDATE followed SET revision = max(revision, ?)", (revision,))
 
+    def begin_again(self) -> None:
+        """Look at every object once more: some could not be read before, as of a tenant whose key was not here."""
+        with self._database.write() as connection:
+            connection.execute("UPDATE followed SET revision = 0")
+
     def pending(self, records: Iterable[Record]) -> Iterator[Record]:
         """Those records whose object is not indexed under the manifest it has now."""
         remaining = iter(records)

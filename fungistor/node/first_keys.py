@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from fungistor.errors import DeniedError, NotFoundError
+from fungistor.ids import OWN_TENANT
 from fungistor.keys.files import ROOT_KEY_VARIABLE, load_node_keys, load_root_key, make_root_key, save_node_keys
 from fungistor.keys.issue import issue
 from fungistor.keys.passphrase import Ask
@@ -52,7 +53,8 @@ def ensure_keys(
         root = make_root_key(root_file)
     table = open_keys(home, load_config(home), network_key_of(root))
     try:
-        keys = issue(root, table)
+        # Who has the root key holds every tenant that there is.
+        keys = issue(root, table, sorted({OWN_TENANT, *table.tenants()}))
     finally:
         table.close()
     save_node_keys(node_file, keys)

@@ -534,7 +534,7 @@ class Network:
 
     def cached_spans(self, text: str) -> Iterator[bytes]:
         """The keys under which a cache keeps the blocks of an object, or of the one block that `text` names."""
-        located = self.content.locate(parse_cid_path(text).cid, Reader(self.tenant))
+        located = self.content.locate(parse_cid_path(text).cid, Reader(*self._parts.keys.tenant_keys))
         manifest = located.manifest
         stored = manifest.stored() if located.entry is manifest.root_entry else iter([(b"", located.entry)])
         for _, entry in stored:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import SESSION_BYTES, Body, Command
+from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.tenant_usage import Usage
 from fungistor.catalog.tenants import (
     TENANT_NAME_BYTES_MAX,
@@ -188,6 +189,9 @@ class Tenancy:
     def hold(self, number: TenantNumber) -> TenantLine:
         """Take a tenant's key into this home, where the root key is. Raises as `add`."""
         self._take_key(self._root(), self._standing(number).number)
+        os.makedirs(self._home.index, mode=0o700, exist_ok=True)
+        with contextlib.closing(BlockIndex(self._home.block_index)) as index:
+            index.begin_again()  # the tenant's objects were passed over
         return self.line(number)
 
     def change(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from fungistor.catalog.issuers import TENANT_MAX
-from fungistor.errors import InvalidError
-from fungistor.ids import TenantNumber
 from fungistor.node import enrolment
+from fungistor.node.acting import named_tenant
 from fungistor.node.cli.output import Output
 from fungistor.node.enrolment import NodeLine
 from fungistor.node.home import Home
@@ -37,8 +35,9 @@ def list_nodes(arguments: argparse.Namespace, output: Output) -> int:
 def add(arguments: argparse.Namespace, output: Output) -> int:
     home = Home.resolve(arguments.home)
     scopes = enrolment.parse_scopes(arguments.scopes)
-    tenants = [_tenant(text) for text in arguments.tenants.split(",")]
     with open_catalog(home) as (catalog, _, table):
+        catalog.catch_up()
+        tenants = [named_tenant(catalog, text).number for text in arguments.tenants.split(",")]
         line = enrolment.add_node(home, catalog, table, arguments.name, arguments.out, scopes, tenants)
     if output.as_json:
         output.json_line({**line.to_json(), "file": os.path.abspath(arguments.out)})
@@ -72,9 +71,3 @@ class _Shown:
         state = "revoked" if issuer.revoked else "differs" if value["agrees"] is False else "ok"
         shown = f"{state}, this node" if self._line.is_this else state
         return {**value, "scopes": ",".join(enrolment.scope_names(issuer.scopes)), "tenants": tenants, "state": shown}
-
-
-def _tenant(text: str) -> TenantNumber:
-    if not text.isascii() or not text.isdecimal() or int(text) > TENANT_MAX:
-        raise InvalidError(f"{text!r} is no tenant's number", hint="as in --tenants 0,1")
-    return TenantNumber(int(text))

@@ -202,6 +202,26 @@ def test_a_state_of_an_earlier_program_is_counted_when_it_is_taken_over(nodes: O
         fresh.close()
 
 
+def test_tenants_go_over_with_a_snapshot(nodes: Open, tmp_path: Path) -> None:
+    """A node that takes a snapshot in place of the log has the same tenants, quotas, sums and tokens."""
+    catalog = nodes()
+    for body in (tenant(bytes_max=100), tenant(2, "archive"), token(), token(2), RevokeToken(token(2).id, ONE)):
+        catalog.commit(command(body))
+    catalog.commit(command(Publish(sized(1, 60))))
+    fresh = State(str(tmp_path / "fresh.db"))
+    try:
+        with catalog.dump() as (head, chunks):
+            fresh.restore(chunks, head.log, head.applied)
+        assert fresh.tenants.all() == catalog.tenants.all()
+        assert fresh.tenants.usage(ONE) == Usage(1, 60, 120)
+        assert fresh.tenants.why_no_room(ONE, 41, 1)
+        for number in (1, 2):
+            assert fresh.tenants.token(token(number).id) == catalog.tenants.token(token(number).id)
+        assert fresh.fingerprint() == catalog._state.fingerprint()
+    finally:
+        fresh.close()
+
+
 def test_tokens_are_digests_that_end_or_are_revoked(nodes: Open) -> None:
     """One id is one token; another tenant neither lists nor revokes it; it is good until its time."""
     catalog = nodes()
