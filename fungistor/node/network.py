@@ -369,8 +369,9 @@ class Network:
             records = iter([self._record_of(cid)])
         else:
             records = self.catalog.records() if every else self._records()
+        verifier = Verifier(self._parts.pool)
         for record in records:
-            yield self._verify(record, progress)
+            yield self._verify(verifier, record, progress)
 
     def _record_of(self, text: str) -> Record:
         path = parse_cid_path(text)
@@ -387,7 +388,7 @@ class Network:
             return f"object {record.object_id.hex()[:16]} of tenant {record.tenant}"
         return str(self.content.name_of(record).cid)
 
-    def _verify(self, record: Record, progress: Progress) -> VerifyReport:
+    def _verify(self, verifier: Verifier, record: Record, progress: Progress) -> VerifyReport:
         shown = self._shown(record)
         done = 0
 
@@ -398,7 +399,6 @@ class Network:
                 progress(done, record.sizes.stored, shown)
                 yield slot
 
-        verifier = Verifier(self._parts.pool)
         try:
             tally = verifier.verify(counted(self._stripe_list(record).all_slots()))
         except NotEnoughShardsError:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import content_root, payload_root
+from fungistor.ids import StripeId
 from fungistor.limits import SHARD_INDEX_MAX
 from fungistor.objects.ports import ShardStore
 
 THREADS = 4
+
+CHECKED_KEPT = 4096
+"""Stripes whose shards were all checked: some 5 MB."""
 
 GOOD, CORRUPT = "good", "corrupt"
 _WORDS = {"unknown": "not answered for"}
@@ -38,10 +43,15 @@ class Tally:
 
 
 class Verifier:
-    """Checks whole stripes, a few at a time. Needs no content key."""
+    """Checks whole stripes, a few at a time. Needs no content key.
+
+    What it found of the last ones is kept: small objects share stripes, whose shards need be read once a run.
+    """
 
     def __init__(self, store: ShardStore) -> None:
         self._store = store
+        self._lock = threading.Lock()
+        self._checked: OrderedDict[StripeId, list[tuple[str, str]]] = OrderedDict()
 
     def verify(self, slots: Iterable[Slot]) -> Tally:
         """Check every shard of these stripes."""
@@ -57,6 +67,17 @@ class Verifier:
         return tally
 
     def _stripe(self, slot: Slot) -> tuple[Slot, list[tuple[str, str]]]:
+        with self._lock:
+            found = self._checked.get(slot.stripe_id)
+        if found is None:
+            found = self._check(slot)
+            with self._lock:
+                self._checked[slot.stripe_id] = found
+                if len(self._checked) > CHECKED_KEPT:
+                    self._checked.popitem(last=False)
+        return slot, found
+
+    def _check(self, slot: Slot) -> list[tuple[str, str]]:
         inspected = self._store.inspect(slot)
         roots = {
             index: payload_root(memoryview(shard.value)[: slot.shard_bytes])
@@ -69,7 +90,7 @@ class Verifier:
         for shard in inspected.values():
             outcome = CORRUPT if forged and shard.soundness == GOOD else str(shard.soundness)
             found.append((self._store.name(shard.member), outcome))
-        return slot, found
+        return found
 
 
 def _count(tally: Tally, slot: Slot, found: list[tuple[str, str]]) -> None:

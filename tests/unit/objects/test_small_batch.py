@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from fungistor.catalog.commands import Group, Publish, decode_command
 from fungistor.catalog.log import START
 from fungistor.catalog.removal import EndSession
+from fungistor.coding.manifest import Slot
 from fungistor.coding.page_codec import decode_root
 from fungistor.errors import UnavailableError
 from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects import small_batch
+from fungistor.objects.ports import ShardStore
 from fungistor.objects.results import PublishFailure, PublishOptions, PublishOutcome
 from fungistor.objects.root_pages import SharedRoots
+from fungistor.objects.verify import Verifier
 from fungistor.testing.memory_network import MemoryNetwork
 from tests.unit.objects.trees import noise, write
 
@@ -158,3 +162,30 @@ def test_what_is_dropped_of_a_shared_stripe_is_given_back(network: MemoryNetwork
     for number in range(0, 200, 10):
         assert b"".join(network.read(outcomes[number].cid)) == noise(number, 2000 + number)
         assert network.verify(outcomes[number].cid).missing == 0
+
+
+def test_a_shared_stripe_is_checked_once_a_run(network: MemoryNetwork, tree: Path) -> None:
+    """Of sixty objects in one stripe, each is told what is missing of it, and a damaged shard counts for all of them;
+    members are asked for the stripe once. Another run looks again."""
+    outcomes = published(network.publish_all(small(tree, 60, 1000)))
+    slots = {slot.stripe_id: slot for outcome in outcomes for slot in network.slots(outcome.cid)}
+    [slot] = slots.values()
+    asked: list[bytes] = []
+    inspect = network.store.inspect
+
+    class Counting:
+        def __getattr__(self, name: str) -> object:
+            return getattr(network.store, name)
+
+        def inspect(self, slot: Slot) -> object:
+            asked.append(slot.stripe_id)
+            return inspect(slot)
+
+    network.store.all[network.store.window(slot.stripe_id, slot.layout, slot.k + slot.m)[3]].values.clear()
+    verifier = Verifier(cast("ShardStore", Counting()))
+    for outcome in outcomes:
+        tally = verifier.verify(network.slots(outcome.cid))
+        assert (tally.shards, tally.missing, tally.survives) == (slot.k + slot.m, 1, 3)
+    assert asked == [slot.stripe_id]
+    Verifier(cast("ShardStore", Counting())).verify([slot])
+    assert asked == [slot.stripe_id] * 2
