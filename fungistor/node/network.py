@@ -26,6 +26,7 @@ from fungistor.ids import MemberId, MemberNumber, ObjectId, Revision, TenantNumb
 from fungistor.keys.ring import NodeKeys, object_id
 from fungistor.keys.store import KeyStore
 from fungistor.node.config import load_config
+from fungistor.node.damage import DamageNotes
 from fungistor.node.home import Home
 from fungistor.node.identity import gateway_peer_id
 from fungistor.node.members import member_specs, placement_tables, pool_members
@@ -59,7 +60,6 @@ from fungistor.objects.results import (
     PublishFailure,
     PublishOptions,
     PublishOutcome,
-    RepairReport,
     StatReport,
     StatusReport,
     VerifyReport,
@@ -71,9 +71,6 @@ from fungistor.objects.stripe_reader import OnCorrupt
 from fungistor.objects.verify import Verifier
 from fungistor.placement.health import MemberState, Standing
 from fungistor.pool.pool import Pool
-from fungistor.repair.mover import Mover
-from fungistor.repair.pace import Pace
-from fungistor.repair.tour import Tour
 
 UNIXFS_CODECS = (RAW, DAG_PB)
 """Blocks of other codecs may be in an imported DAG. They are no files, and are given as they are."""
@@ -369,7 +366,7 @@ class Network:
             records = iter([self._record_of(cid)])
         else:
             records = self.catalog.records() if every else self._records()
-        verifier = Verifier(self._parts.pool)
+        verifier = Verifier(self._parts.pool, DamageNotes(self._parts.home).note)
         for record in records:
             yield self._verify(verifier, record, progress)
 
@@ -409,31 +406,6 @@ class Network:
             shown, tally.shards, tally.good, tally.missing, tally.corrupt,
             readable=tally.survives >= 0, survives=max(tally.survives, 0), by_member=tally.describe(),
         )  # fmt: skip
-
-    def repair(self, bytes_a_second: float | None = None, progress: Progress = no_progress) -> RepairReport:
-        """Bring every shard where the newest layout wants it, and retire the layouts before. Publishes go on."""
-        parts, pace = self._parts, Pace(bytes_a_second)
-        started = time.monotonic()
-        parts.pool.probe()
-        toured = Tour(
-            self.catalog,
-            lambda record: self._stripe_list(record).all_slots(),
-            lambda: Mover(parts.pool, self._mender(), pace.take),
-            self._payer.mend_whole,
-        ).run(progress)
-        moved = toured.moved
-        return RepairReport(
-            objects=toured.objects,
-            copied=moved.copied,
-            rebuilt=moved.rebuilt,
-            moved_bytes=moved.moved_bytes,
-            waiting=moved.waiting_shards,
-            waiting_for=tuple(sorted(parts.pool.name(number) for number in moved.waiting)),
-            unreadable=len(toured.unreadable),
-            retired_layouts=toured.retired,
-            left=toured.left,
-            seconds=time.monotonic() - started,
-        )
 
     def status(self) -> StatusReport:
         """The whole network, members asked now."""

@@ -45,6 +45,7 @@ from fungistor.node.network import Network
 from fungistor.node.new_members import new_members
 from fungistor.node.pool_file import PoolMember, load_pool, save_pool
 from fungistor.node.removal import Removal
+from fungistor.node.repairs import Repairs
 from fungistor.node.usage import told_usage
 from fungistor.node.wiring import open_network
 from fungistor.node.workers import Worker, run_workers
@@ -65,6 +66,7 @@ SNAPSHOT_EVERY_S = 5.0
 REPORT_EVERY_S = 3600.0
 """What a node says of itself takes some 150 bytes of the log each time, and none where nothing was published since."""
 EXPIRE_EVERY_S = 5.0
+CLEAR_EVERY_S = 60.0
 
 FILES_MAX = 65_536
 
@@ -281,6 +283,7 @@ class _Up:
             Worker("catalog snapshots", SNAPSHOT_EVERY_S, self._snapshot),
             Worker("telling other nodes", REPORT_EVERY_S, self.standing.step),
             Worker("expiry", EXPIRE_EVERY_S, self._expire),
+            Worker("old copies", CLEAR_EVERY_S, self._clear),
         ]
         async with anyio.create_task_group() as group:
             group.start_soon(run_workers, self.workers)
@@ -462,6 +465,10 @@ class _Up:
         assert self.network is not None
         self.removal = self.removal or Removal(self.network.parts)
         return self.removal.expire()
+
+    def _clear(self) -> bool:
+        assert self.network is not None
+        return Repairs(self.network.parts).clear_due()
 
     def _snapshot(self) -> bool:
         assert self.network is not None

@@ -26,6 +26,7 @@ from fungistor.node.acting import Acting
 from fungistor.node.allocator import keep_freed_memory
 from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
+from fungistor.node.damage import DamageNotes
 from fungistor.node.home import Home
 from fungistor.node.members import check_known, last_states, member_specs, placement_tables, pool_members, unknown_spec
 from fungistor.node.network import Network, Parts
@@ -83,7 +84,7 @@ def open_network(home: Home | str, *, cached: bool = False, acting: Acting | Non
     pool = Pool(specs, placement_tables(catalog), left=placement_tables(catalog, left=True), here=config.here)
     if hints := last_states(home, numbers):
         pool.hint_states(hints)
-    corrupt_seen = _corrupt_reporter(pool)
+    corrupt_seen = _corrupt_reporter(pool, DamageNotes(home))
     cache = open_cache(home, config) if cached else None
     threads = ReadThreads(StripeReader(pool, corrupt_seen, cache), READ_THREADS)
     content = Content(catalog, index, keys, key_table, threads)
@@ -156,7 +157,7 @@ def open_cache(home: Home, config: Config) -> Cache:
     return Cache(MemoryCache(config.gateway_memory_bytes), disk, Flights(home.cache_lock if disk else None))
 
 
-def _corrupt_reporter(pool: Pool) -> OnCorrupt:
+def _corrupt_reporter(pool: Pool, notes: DamageNotes) -> OnCorrupt:
     """Name each lying shard once: a reader in a loop must not flood the log."""
     seen: set[tuple[StripeId, int]] = set()
 
@@ -164,6 +165,7 @@ def _corrupt_reporter(pool: Pool) -> OnCorrupt:
         if (slot.stripe_id, index) in seen or len(seen) > 10_000:
             return
         seen.add((slot.stripe_id, index))
+        notes.note(slot, index)
         member = pool.window(slot.stripe_id, slot.layout, slot.k + slot.m)[index]
         log.warning("member %s gave a corrupt shard (index %d); it was read around", pool.name(member), index)
 

@@ -180,6 +180,13 @@ class ShardStore(Protocol):
         """For each stripe, whether each shard lies where the newest layout wants it; None where that member does not
         answer."""
 
+    def check_home(self, slots: Sequence[Slot]) -> Sequence[Mapping[int, str]]:
+        """For each stripe, what each shard is like where the newest layout wants it, in the words of `Inspected`: its
+        member compares it with its own checksum, and sends nothing."""
+
+    def inspect_home(self, slot: Slot, indices: Collection[int]) -> Mapping[int, Inspected]:
+        """As `inspect`, of the copies alone that the newest layout wants."""
+
     def get_shard(self, slot: Slot, index: int) -> bytes | None:
         """One sound shard's payload and tag, from wherever it lies; None where it is nowhere, or damaged.
 
@@ -195,6 +202,11 @@ class ShardStore(Protocol):
 
     def delete(self, slots: Sequence[Slot]) -> DeleteOutcome:
         """Delete every shard of these stripes wherever it may lie, and flush that."""
+
+    def delete_stale(
+        self, slots: Sequence[Slot], indices: Sequence[Collection[int]], layouts: Collection[LayoutNumber]
+    ) -> DeleteOutcome:
+        """Delete copies of each stripe's shards `indices` where only these retired layouts wanted them, and flush."""
 
     def compact(self, members: Collection[MemberNumber]) -> CompactOutcome:
         """Have members give back the space of what is deleted; returns when they have."""

@@ -312,6 +312,18 @@ class RepairReport:
     retired_layouts: int
     left: str
     seconds: float
+    damaged: int = 0
+    """Shards that were found damaged where they lie, and replaced unless they wait."""
+    cleared_layouts: int = 0
+    """Retired layouts of which no copies are left."""
+    clear_in: int = 0
+    """Seconds until copies of the next one may go."""
+    freed: int = 0
+    """Bytes that members gave back."""
+    pending: tuple[str, ...] = ()
+    """Members that have old copies to delete still."""
+    stuck: tuple[str, ...] = ()
+    """Members that cannot compact, as the original 0-db."""
 
     @property
     def exit_code(self) -> int:
@@ -319,7 +331,8 @@ class RepairReport:
         return 3 if self.waiting or self.unreadable or self.left else 0
 
     def to_json(self) -> Json:
-        return asdict(self) | {"waiting_for": list(self.waiting_for), "seconds": round(self.seconds, 6)}
+        names = {key: list(getattr(self, key)) for key in ("waiting_for", "pending", "stuck")}
+        return asdict(self) | names | {"seconds": round(self.seconds, 6)}
 
 
 @dataclass(frozen=True, slots=True)

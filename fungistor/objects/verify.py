@@ -13,6 +13,7 @@ from fungistor.coding.shard import content_root, payload_root
 from fungistor.ids import StripeId
 from fungistor.limits import SHARD_INDEX_MAX
 from fungistor.objects.ports import ShardStore
+from fungistor.objects.stripe_reader import OnCorrupt
 
 THREADS = 4
 
@@ -48,10 +49,11 @@ class Verifier:
     What it found of the last ones is kept: small objects share stripes, whose shards need be read once a run.
     """
 
-    def __init__(self, store: ShardStore) -> None:
+    def __init__(self, store: ShardStore, on_corrupt: OnCorrupt = lambda *_: None) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._checked: OrderedDict[StripeId, list[tuple[str, str]]] = OrderedDict()
+        self._on_corrupt = on_corrupt
 
     def verify(self, slots: Iterable[Slot]) -> Tally:
         """Check every shard of these stripes."""
@@ -87,7 +89,9 @@ class Verifier:
         # A stripe id checks a shard, and forges one, too: only the content root tells a forgery apart.
         forged = len(roots) == slot.k and content_root([roots[i] for i in range(slot.k)]) != slot.content_root
         found = []
-        for shard in inspected.values():
+        for index, shard in inspected.items():
+            if shard.soundness == CORRUPT:
+                self._on_corrupt(slot, index)
             outcome = CORRUPT if forged and shard.soundness == GOOD else str(shard.soundness)
             found.append((self._store.name(shard.member), outcome))
         return found

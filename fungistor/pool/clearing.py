@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fungistor.coding.manifest import Slot
 from fungistor.coding.shard import shard_key
-from fungistor.ids import MemberNumber
+from fungistor.ids import LayoutNumber, MemberNumber
 from fungistor.placement.health import Work
 from fungistor.pool.ground import Ground
 from fungistor.pool.members import Receipt
@@ -53,6 +53,23 @@ def delete(ground: Ground, slots: Sequence[Slot]) -> Deleted:
         places = [*((place.index, place.member) for place in ground.places.of(slot)), *ground.places.stale(slot)]
         for index, member in places:
             keys.setdefault(member, []).append(shard_key(slot.stripe_id, index))
+    return _delete_keys(ground, keys)
+
+
+def delete_stale(
+    ground: Ground, slots: Sequence[Slot], indices: Sequence[Collection[int]], layouts: Collection[LayoutNumber]
+) -> Deleted:
+    """Delete copies of each stripe's shards where only these retired layouts wanted them, and flush that."""
+    keys: dict[MemberNumber, list[bytes]] = {}
+    for slot, sure in zip(slots, indices, strict=True):
+        for index, member in ground.places.stale(slot, layouts):
+            if index not in sure:
+                continue
+            keys.setdefault(member, []).append(shard_key(slot.stripe_id, index))
+    return _delete_keys(ground, keys)
+
+
+def _delete_keys(ground: Ground, keys: dict[MemberNumber, list[bytes]]) -> Deleted:
     specs = ground.stock.specs()
     keys = {member: wanted for member, wanted in keys.items() if member in specs}
     receipts: set[Receipt] = set()

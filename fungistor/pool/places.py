@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from fungistor.coding.manifest import Slot
 from fungistor.errors import InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberNumber, PolicyNumber, StripeId
-from fungistor.placement import DEFAULT_NUMBER, PlacementTable, policy_of, spares, window
+from fungistor.placement import DEFAULT_NUMBER, PlacementTable, layout_of, policy_of, spares, window
 from fungistor.placement.read_plan import SPARE_LAYER
 
 SPARES_TRIED = 4
@@ -42,11 +42,11 @@ class Places:
 
     def __init__(self, layouts: Tables, left: Tables = NO_TABLES) -> None:
         self._tracks: dict[PolicyNumber, dict[LayoutNumber, PlacementTable]] = {}
-        self._left: dict[PolicyNumber, list[PlacementTable]] = {}
+        self._left: dict[PolicyNumber, dict[LayoutNumber, PlacementTable]] = {}
         for number, table in sorted(layouts.items(), reverse=True):
             self._tracks.setdefault(policy_of(number), {})[number] = table
         for number, table in left.items():
-            self._left.setdefault(policy_of(number), []).append(table)
+            self._left.setdefault(policy_of(number), {})[number] = table
         self._seats: dict[PolicyNumber, Seats] = {}
 
     def newest(self, policy: PolicyNumber = DEFAULT_NUMBER) -> LayoutNumber:
@@ -109,11 +109,17 @@ class Places:
                     seen.add((index, member))
                     yield Place(index, member, SPARE_LAYER)
 
-    def stale(self, slot: Slot) -> Iterator[tuple[int, MemberNumber]]:
-        """Where copies may lie that nobody reads: by layouts that are retired, and not by one that stands."""
+    def stale(self, slot: Slot, only: Collection[LayoutNumber] | None = None) -> Iterator[tuple[int, MemberNumber]]:
+        """Where copies may lie that nobody reads: by retired layouts (all, or `only` these), and not by one that stands
+        or another of those."""
         shards = slot.k + slot.m
-        wanted = {(place.index, place.member) for place in self.of(slot)}
-        for table in self._left.get(policy_of(slot.layout), ()):
+        wanted = {(place.index, place.member) for place in self.of(slot) if place.layer != SPARE_LAYER}
+        left = self._left.get(policy_of(slot.layout), {})
+        going = [table for number, table in left.items() if only is None or layout_of(number) in only]
+        for table in left.values():
+            if table not in going and shards <= table.row_len:
+                wanted |= set(enumerate(window(table, slot.stripe_id, shards)))
+        for table in going:
             if shards <= table.row_len:
                 for place in enumerate(window(table, slot.stripe_id, shards)):
                     if place not in wanted:

@@ -199,6 +199,19 @@ class Pool:
             for answer in survey.exists(self._ground, slots[start : start + survey.EXISTS_PER_REQUEST], None, True)
         ]
 
+    def check_home(self, slots: Sequence[Slot]) -> list[dict[int, Soundness]]:
+        """Have members compare each shard with its checksum where the newest layout wants it."""
+        flights = range(0, len(slots), survey.CHECKS_A_FLIGHT)
+        return [
+            answer
+            for start in flights
+            for answer in survey.check_home(self._ground, slots[start : start + survey.CHECKS_A_FLIGHT])
+        ]
+
+    def inspect_home(self, slot: Slot, indices: Collection[int]) -> dict[int, Inspected]:
+        """As `inspect`, of the copies alone that the newest layout wants."""
+        return survey.inspect(self._ground, slot, indices, only_at_home=True)
+
     def exists_all(self, slots: Sequence[Slot], indices: Collection[int] | None = None) -> list[dict[int, bool | None]]:
         """`exists` for many slots, hundreds in one flight."""
         flights = range(0, len(slots), survey.EXISTS_PER_REQUEST)
@@ -222,6 +235,12 @@ class Pool:
     def delete(self, slots: Sequence[Slot]) -> Deleted:
         """Delete every shard of these stripes, durably, on the members that answer."""
         return clearing.delete(self._ground, slots)
+
+    def delete_stale(
+        self, slots: Sequence[Slot], indices: Sequence[Collection[int]], layouts: Collection[LayoutNumber]
+    ) -> Deleted:
+        """Delete copies of each stripe's shards where only these retired layouts wanted them, durably."""
+        return clearing.delete_stale(self._ground, slots, indices, layouts)
 
     def compact(self, members: Collection[MemberNumber]) -> Compacted:
         """Have these members give back the space of what is dead; returns when they have."""

@@ -22,6 +22,10 @@ EXISTS_S = 2.0
 """A member that has not said by then whether it holds a shard is not counted as holding it."""
 
 EXISTS_S_UNTRUSTED = 0.2
+CHECKS_A_FLIGHT = 64
+CHECK_S = 15.0
+"""A member reads so many shards from its disk meanwhile: 16 MiB, mostly."""
+
 GREET_S = 1.0
 INSPECT_S = 10.0
 
@@ -95,6 +99,18 @@ def exists(
 def _ask_exists(
     ground: Ground, questions: Mapping[MemberNumber, list[tuple[int, int, bytes]]], patience_s: float
 ) -> Iterable[tuple[tuple[int, int], bool | None]]:
+    for asked, value in _asked(ground, questions, "EXISTS", patience_s):
+        yield asked, bool(value) if isinstance(value, int) else None
+
+
+_NOTHING = object()
+"""No reply came."""
+
+
+def _asked(
+    ground: Ground, questions: Mapping[MemberNumber, list[tuple[int, int, bytes]]], word: str, patience_s: float
+) -> Iterable[tuple[tuple[int, int], object]]:
+    """Ask members a word about keys; the reply to each, or `_NOTHING`."""
     batches = {
         (member, start): asked[start : start + EXISTS_PER_REQUEST]
         for member, asked in questions.items()
@@ -105,7 +121,7 @@ def _ask_exists(
     started = ground.clock()
     with Round[tuple[MemberNumber, int]](ground.stock, ground.clock) as asking:
         for tag, batch in batches.items():
-            asking.ask(tag, tag[0], [command("EXISTS", key) for _, _, key in batch], replies[tag])
+            asking.ask(tag, tag[0], [command(word, key) for _, _, key in batch], replies[tag])
         out = set(batches)
         while out and ground.clock() < started + patience_s:
             for event in asking.wait(started + patience_s):
@@ -121,17 +137,51 @@ def _ask_exists(
         for tag in asking.outstanding():
             ground.silent(tag[0], ground.clock() - started, asking.abandon(tag))
     for tag, batch in batches.items():
-        values = replies[tag].values if tag in heard else [None] * len(batch)
+        values: Sequence[object] = replies[tag].values if tag in heard else [_NOTHING] * len(batch)
         for (order, index, _), value in zip(batch, values, strict=True):
-            yield (order, index), bool(value) if isinstance(value, int) else None
+            yield (order, index), value
 
 
-def inspect(ground: Ground, slot: Slot, indices: Collection[int] | None) -> dict[int, Inspected]:
+def check_home(ground: Ground, slots: Sequence[Slot]) -> list[dict[int, Soundness]]:
+    """For each slot, what the member at home says of each shard, which it compares with its own checksum."""
+    questions: dict[MemberNumber, list[tuple[int, int, bytes]]] = {}
+    for order, slot in enumerate(slots):
+        for place in ground.places.of(slot):
+            if place.layer == 0:
+                key = shard_key(slot.stripe_id, place.index)
+                questions.setdefault(place.member, []).append((order, place.index, key))
+    answers = [dict.fromkeys(range(slot.k + slot.m), Soundness.UNKNOWN) for slot in slots]
+    trusts = ground.trusts(questions)
+    asked = {member: group for member, group in questions.items() if trusts.get(member) not in (None, Trust.DEMOTED)}
+    for (order, index), said in _ask_each(ground, asked, "CHECK", CHECK_S):
+        answers[order][index] = said
+    return answers
+
+
+_CHECKED: Mapping[int, Soundness] = {1: Soundness.GOOD, 0: Soundness.CORRUPT, -1: Soundness.CORRUPT}
+"""What a member says to CHECK: whole, damaged, not to be read."""
+
+
+def _ask_each(
+    ground: Ground, questions: Mapping[MemberNumber, list[tuple[int, int, bytes]]], word: str, patience_s: float
+) -> Iterable[tuple[tuple[int, int], Soundness]]:
+    for asked, value in _asked(ground, questions, word, patience_s):
+        if value is _NOTHING:
+            yield asked, Soundness.UNKNOWN
+        elif value is None:
+            yield asked, Soundness.MISSING
+        else:
+            yield asked, _CHECKED.get(value, Soundness.UNKNOWN) if isinstance(value, int) else Soundness.UNKNOWN
+
+
+def inspect(
+    ground: Ground, slot: Slot, indices: Collection[int] | None, only_at_home: bool = False
+) -> dict[int, Inspected]:
     """Read and check shards wherever they may lie, all at once, then those not found at their next places."""
     wanted = set(range(slot.k + slot.m) if indices is None else indices)
     places: dict[int, list[Place]] = {index: [] for index in wanted}
     for place in ground.places.of(slot):
-        if place.index in wanted:
+        if place.index in wanted and (place.layer == 0 or not only_at_home):
             places[place.index].append(place)
     found: dict[int, Inspected] = {}
     while turn := [waiting.pop(0) for waiting in places.values() if waiting]:

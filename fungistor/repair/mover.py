@@ -6,8 +6,9 @@ which compares the content root first. So what is moved is what has to move, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import islice
 
 from fungistor.coding.manifest import Slot
@@ -17,15 +18,31 @@ from fungistor.ids import MemberNumber
 from fungistor.objects.mend import Mender
 from fungistor.objects.ports import ShardStore, wanted_at
 
+DAMAGED = "corrupt"
 SLOTS_AT_ONCE = 256
 """Stripes whose places are asked for in one flight."""
 
 
+Suspects = Callable[[Slot], Collection[int]]
+"""Shards of a stripe that readers found damaged, or `verify` did."""
+
+
+class Look(IntEnum):
+    """How closely shards are looked at where they lie."""
+
+    THERE = 0
+    """Whether they are there."""
+    WHOLE = 1
+    """Each member compares them with its checksums, which costs it a reading of its disk."""
+
+
 @dataclass(slots=True)
 class Moved:
-    """What was found and done. `waiting`: shards, by member, that cannot be brought there now."""
+    """What was found and done. `waiting`: shards, by member, that cannot be brought there now. `damaged`: found so,
+    and among those copied or rebuilt unless they wait."""
 
     stripes: int = 0
+    damaged: int = 0
     copied: int = 0
     rebuilt: int = 0
     moved_bytes: int = 0
@@ -46,8 +63,17 @@ class Moved:
 class Mover:
     """One thread's worker: not thread-safe."""
 
-    def __init__(self, store: ShardStore, mender: Mender, pace: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        store: ShardStore,
+        mender: Mender,
+        pace: Callable[[int], None],
+        suspects: Suspects = lambda _: (),
+        look: Look = Look.WHOLE,
+    ) -> None:
         """`pace` is told of every piece of bytes before they are moved, and may wait."""
+        self._suspects = suspects
+        self._look = look
         self._store = store
         self._mender = mender
         self._pace = pace
@@ -61,13 +87,27 @@ class Mover:
         remaining = iter(slots)
         while chunk := list(islice(remaining, SLOTS_AT_ONCE)):
             receipts: set[Hashable] = set()
-            for slot, homes in zip(chunk, self._store.at_home(chunk), strict=True):
+            for slot, wrong in zip(chunk, self._looked_at(chunk, moved), strict=True):
                 moved.stripes += 1
-                absent = {index for index, there in homes.items() if not there}
-                if absent:
-                    self._bring(slot, absent, moved, receipts)
+                if wrong:
+                    self._bring(slot, wrong, moved, receipts)
             if receipts and self._store.barrier(receipts).failed:
                 raise UnavailableError("members died while shards were moved to them; it has to be done again")
+
+    def _looked_at(self, slots: Sequence[Slot], moved: Moved) -> Iterator[set[int]]:
+        """Of each stripe, the shards that are not sound where the newest layout wants them."""
+        if self._look is Look.WHOLE:
+            checked = self._store.check_home(slots)
+            homes = [{index for index, said in home.items() if str(said) == DAMAGED} for home in checked]
+        else:
+            homes = [set() for _ in slots]
+        for slot, there, damaged in zip(slots, self._store.at_home(slots), homes, strict=True):
+            absent = {index for index, is_there in there.items() if not is_there}
+            if doubted := set(self._suspects(slot)) - absent - damaged:
+                found = self._store.inspect_home(slot, doubted)
+                damaged |= {index for index, shard in found.items() if str(shard.soundness) == DAMAGED}
+            moved.damaged += len(damaged - absent)
+            yield absent | damaged
 
     def _bring(self, slot: Slot, absent: set[int], moved: Moved, receipts: set[Hashable]) -> None:
         window = wanted_at(self._store, slot)

@@ -130,6 +130,7 @@ def _chunks(slots: Iterator[Slot], count: int) -> list[list[Slot]]:
 
 def _add(whole: Moved, part: Moved) -> None:
     whole.stripes += part.stripes
+    whole.damaged += part.damaged
     whole.copied += part.copied
     whole.rebuilt += part.rebuilt
     whole.moved_bytes += part.moved_bytes

@@ -38,7 +38,8 @@ from fungistor.objects.stripe_reader import StripeReader
 from fungistor.objects.unpublish import RemovalPorts, Remover
 from fungistor.objects.verify import Tally, Verifier
 from fungistor.placement import Member, PlacementTable, Policy, StoragePolicy, plan, table_policy, track
-from fungistor.repair.mover import Mover
+from fungistor.repair.clearing import Cleared, Clearer
+from fungistor.repair.mover import Look, Mover, Suspects
 from fungistor.repair.tour import Tour, Toured
 from fungistor.testing.memory_log import MemoryLog
 from fungistor.testing.memory_store import MemoryStore
@@ -210,14 +211,22 @@ class MemoryNetwork:
     def _commit(self, body: Body) -> None:
         self.catalog.commit(Command(SessionId(self._draw(16)), 0, body))
 
-    def tour(self) -> Toured:
+    def tour(self, suspects: Suspects = lambda _: (), look: Look = Look.WHOLE) -> Toured:
         """Bring all shards where the newest layout wants them; readers look by the layouts that are left."""
-        mover = lambda: Mover(self.store, self.mender(), lambda _: None)  # noqa: E731
+        mover = lambda: Mover(self.store, self.mender(), lambda _: None, suspects, look)  # noqa: E731
         toured = Tour(
             self.catalog, lambda record: self.stripe_list(record).all_slots(), mover, self.payer.mend_whole
         ).run()
         self.look_at_layouts()
         return toured
+
+    def clear(self, *, grace_s: int = 0) -> Cleared:
+        """Delete what old layouts left behind."""
+        self.look_at_layouts()
+        slots = lambda record: self.stripe_list(record).all_slots()  # noqa: E731
+        cleared = Clearer(self.catalog, self.store, slots, lambda: self.now).run(grace_s)
+        self.look_at_layouts()
+        return cleared
 
     # taking back
 

@@ -271,6 +271,23 @@ class MemoryStore:
                 member.values.pop(shard_key(slot.stripe_id, index), None)
         return MemoryDeleted(frozenset(confirmed - set(failed)), failed)
 
+    def delete_stale(
+        self, slots: Sequence[Slot], indices: Sequence[Collection[int]], layouts: Collection[LayoutNumber]
+    ) -> MemoryDeleted:
+        """As `ports.ShardStore.delete_stale`."""
+        confirmed: set[MemberNumber] = set()
+        failed: dict[MemberNumber, str] = {}
+        for slot, sure in zip(slots, indices, strict=True):
+            for index, number in self._places.stale(slot, layouts):
+                if index not in sure:
+                    continue
+                if not self.all[number].answers:
+                    failed[number] = "down"
+                    continue
+                confirmed.add(number)
+                self.all[number].values.pop(shard_key(slot.stripe_id, index), None)
+        return MemoryDeleted(frozenset(confirmed - set(failed)), failed)
+
     def compact(self, members: Collection[MemberNumber]) -> MemoryCompacted:
         """As `ports.ShardStore.compact`: what is deleted here is gone already."""
         absent = {number: "down" for number in members if not self.all[number].answers}
@@ -343,9 +360,33 @@ class MemoryStore:
         with self._lock:
             return {index: self._inspect(slot, index) for index in range(slot.k + slot.m)}
 
-    def _inspect(self, slot: Slot, index: int) -> MemoryInspected:
+    def inspect_home(self, slot: Slot, indices: Collection[int]) -> dict[int, MemoryInspected]:
+        """As `ports.ShardStore.inspect_home`."""
+        with self._lock:
+            return {index: self._inspect(slot, index, only_at_home=True) for index in indices}
+
+    def check_home(self, slots: Sequence[Slot]) -> list[dict[int, str]]:
+        """As `ports.ShardStore.check_home`. A member's checksum is that of the values it was given: faults of reading
+        are past it, a value that was changed behind its back is not."""
+        with self._lock:
+            return [{index: self._checked(slot, index) for index in range(slot.k + slot.m)} for slot in slots]
+
+    def _checked(self, slot: Slot, index: int) -> str:
+        member = self.all[self.places(slot, index)[0]]
+        value = member.values.get(shard_key(slot.stripe_id, index))
+        if self._reach(member.number):
+            return "unknown"
+        if value is None:
+            return "missing"
+        try:
+            check_shard(slot.stripe_id, index, value, slot.shard_bytes)
+        except CorruptError:
+            return "corrupt"
+        return "good"
+
+    def _inspect(self, slot: Slot, index: int, *, only_at_home: bool = False) -> MemoryInspected:
         found: list[MemoryInspected] = []
-        for number in self.places(slot, index):
+        for number in self.places(slot, index)[: 1 if only_at_home else None]:
             value = None if self._reach(number) else self.all[number].read(shard_key(slot.stripe_id, index))
             if not self.all[number].answers:
                 found.append(MemoryInspected("unknown", number))

@@ -48,15 +48,11 @@ def test_a_policy_of_sites_and_regions(tmp_path: Path) -> None:
         [published] = up.lines("publish", str(tmp_path / "f"), "--policy", "eu")
         cid = str(published["cid"])
         assert (published["policy"], published["survives"], published["survives_zones"]) == ("eu", 2, 1)
-        [line] = up.lines("pool", "drain", "m07", "--dry-run")
-        assert line["taking_shards"] == 8
-        for change in (("drain", "m01"), ("label", "m01", "--zone", "us/d")):
-            broken = up.command("pool", *change)
-            assert (broken.returncode, "policy eu" in broken.stderr, "add 1 members" in broken.stderr) == (
-                6,
-                True,
-                True,
-            )
+        assert up.command("pool", "drain", "m01").returncode == 6
+        broken = up.command("pool", "label", "m01", "--zone", "us/d")
+        assert broken.returncode == 6
+        assert "policy eu" in broken.stderr
+        assert "add 1 members" in broken.stderr
         up.lines("member", "stop", *SITES["de/b"])
         assert up.lines("stat", cid)[0]["survives"] == 0
         assert up.command("cat", cid).returncode == 0

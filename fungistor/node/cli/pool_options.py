@@ -43,6 +43,16 @@ def add_pool(commands: Commands[Parser]) -> None:
     repair = add(commands, "repair", "bring every shard where the newest layout wants it", "fungistor repair",
                   "repair:repair")  # fmt: skip
     repair.add_argument("--rate", type=_rate, metavar="MB/S", help="move no more than that (no bound)")
+    repair.add_argument("--quick", action="store_true",
+                        help="see only whether shards are there: no member reads its disk")  # fmt: skip
+    repair.add_argument("--grace", type=_seconds, default=600, metavar="S",
+                        help="copies where a retired layout wanted them stay so many seconds (600)")  # fmt: skip
+
+
+def _seconds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return int(text)
 
 
 def _rate(text: str) -> float:

@@ -61,7 +61,15 @@ def repair(arguments: argparse.Namespace, output: Output) -> int:
         network_of(Home.resolve(arguments.home)) as network,
         ProgressLine(output.err, enabled=not output.as_json) as progress,
     ):
-        report = network.repair(rate, progress)
+        from fungistor.node.repairs import Repairs  # after the checks: an error should not wait for its imports
+        from fungistor.repair.mover import Look
+
+        report = Repairs(network.parts).repair(
+            bytes_a_second=rate,
+            look=Look.THERE if arguments.quick else Look.WHOLE,
+            grace_s=arguments.grace,
+            progress=progress,
+        )
     if output.as_json:
         output.json_line(report.to_json())
     else:
@@ -73,12 +81,22 @@ def repair(arguments: argparse.Namespace, output: Output) -> int:
 def _words(report: RepairReport) -> list[str]:
     moved = f"{report.copied} shards moved, {report.rebuilt} rebuilt, {report.moved_bytes / (1 << 20):,.1f} MiB"
     lines = [f"{report.objects} objects: {moved} in {report.seconds:.1f} s"]
+    if report.damaged:
+        lines.append(f"{report.damaged} damaged shards were found")
     if report.waiting:
         lines.append(f"{report.waiting} shards wait for {', '.join(map(safe, report.waiting_for))}")
     if report.unreadable:
         lines.append(f"{report.unreadable} objects have stripes that cannot be read now")
     if report.retired_layouts:
         lines.append(f"{report.retired_layouts} older layouts are retired: drained members can be removed")
+    if report.cleared_layouts:
+        lines.append(f"old copies are deleted: {report.freed / (1 << 20):,.1f} MiB back on members")
+    if report.pending:
+        lines.append(f"old copies are left on {', '.join(map(safe, report.pending))}: a repair when they are back")
+    if report.stuck:
+        lines.append(f"these cannot give space back: {', '.join(map(safe, report.stuck))}")
+    if report.clear_in:
+        lines.append(f"old copies stay for readers for {report.clear_in} s more; `up` deletes them then")
     if report.left:
         lines.append(f"older layouts stay: {report.left}")
     return lines

@@ -271,6 +271,23 @@ class ShardPortContract(ABC, Generic[AnyMembers]):
             with pytest.raises(UnavailableError):
                 store.put_shard(stripe.slot, 5, *stripe.shards[5])
 
+    def test_members_compare_shards_with_their_checksums_where_they_lie(self, cluster: AnyMembers) -> None:
+        """Good, or missing on a member that was wiped; copies at home alone are inspected; what a layout that stands
+        wants is never stale."""
+        stripe = sample(31)
+        with self.open_store(cluster) as store:
+            put_whole(store, stripe)
+            window = store.window(stripe.slot.stripe_id, LAYOUT, 6)
+            assert {str(said) for said in store.check_home([stripe.slot])[0].values()} == {"good"}
+            cluster.wipe(window[1])
+            until(lambda: str(store.check_home([stripe.slot])[0][1]) == "missing")
+            [said] = store.check_home([stripe.slot])
+            assert [str(said[index]) for index in range(3)] == ["good", "missing", "good"]
+            found = store.inspect_home(stripe.slot, [0, 1])
+            assert [str(found[index].soundness) for index in (0, 1)] == ["good", "missing"]
+            assert not store.delete_stale([stripe.slot], [set(range(6))], [LAYOUT]).confirmed
+            assert str(store.check_home([stripe.slot])[0][0]) == "good"
+
 
 def put_whole(store: ports.ShardStore, stripe: Sample) -> None:
     """Store a sample on all its members, durably."""
