@@ -22,7 +22,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
-EDITION = 2
+EDITION = 3
 """What it goes with: `rounds.py` takes no other."""
 
 cdef enum:
@@ -58,6 +58,8 @@ cdef class Lane:
     cdef Py_ssize_t _gets, _sets, _received, _sent, _data_read
     # How long what was read must become before its first SET is whole; 0 where that is not known.
     cdef Py_ssize_t _wanted
+    # Whether the connection that is served has nothing waiting for its socket.
+    cdef bint _free
 
     def __cinit__(self):
         self._in = <char *>PyMem_Malloc(READ_BYTES)
@@ -81,7 +83,7 @@ cdef class Lane:
         cdef object namespace = connection.plain_namespace()
         if namespace is None:
             return False
-        cdef Py_ssize_t count = recv(fd, self._in, connection.read_bytes, MSG_DONTWAIT)
+        cdef Py_ssize_t count = recv(fd, self._in, len(connection.lead), MSG_DONTWAIT)
         if count <= 0:
             if count == 0:
                 connection.ended()
@@ -125,14 +127,16 @@ cdef class Lane:
         """Do what is plain of what lies in `_in`; return where the rest begins."""
         cdef char *data = self._in
         cdef Py_ssize_t out = 0, at, key_at, key_bytes, value_bytes
-        cdef bint writing = connection.plain_writing(namespace), own = False
+        cdef bint asked = False, writing = False, own = False
         cdef bytes key
         self._wanted = 0
+        # Nothing waits at a connection that is plain; whether its own writes do under --sync is for it to say.
+        self._free = not self._sync
         while count - pos > 18:
             if out >= BATCH_BYTES:
                 self._send(connection, fd, out)
                 out = 0
-                if not connection.send_now:
+                if not self._free and not connection.send_now:
                     break
             if memcmp(data + pos, b"*2\r\n$3\r\nGET\r\n$", 14) == 0:
                 key_at = number_line(data, pos + 14, count, &key_bytes)
@@ -151,7 +155,7 @@ cdef class Lane:
                     if out:
                         self._send(connection, fd, out)
                         out = 0
-                    if not connection.send_now or not self._get_large(connection, namespace, key, fd):
+                    if not (self._free or connection.send_now) or not self._get_large(connection, namespace, key, fd):
                         break
                     at = 0
                 if at < 0:
@@ -159,7 +163,11 @@ cdef class Lane:
                 out += at
                 self._gets += 1
                 pos = key_at + key_bytes + 2
-            elif writing and memcmp(data + pos, b"*3\r\n$3\r\nSET\r\n$", 14) == 0:
+            elif memcmp(data + pos, b"*3\r\n$3\r\nSET\r\n$", 14) == 0:
+                if not asked:
+                    asked, writing = True, connection.plain_writing(namespace)
+                if not writing:
+                    break
                 key_at = number_line(data, pos + 14, count, &key_bytes)
                 if key_at < 0 or not 0 < key_bytes < 256:
                     break
@@ -199,7 +207,7 @@ cdef class Lane:
     cdef _send(self, object connection, int fd, Py_ssize_t count):
         """Send the first bytes of `_out` to a connection, behind all that waits there."""
         cdef Py_ssize_t sent
-        if not connection.send_now:
+        if not self._free and not connection.send_now:
             connection.answer(PyBytes_FromStringAndSize(self._out, count))
             return
         sent = send(fd, self._out, count, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -208,6 +216,7 @@ cdef class Lane:
             sent = 0
         self._sent += sent
         if sent < count:
+            self._free = False
             connection.answer(PyBytes_FromStringAndSize(self._out + sent, count - sent))
 
     cdef int _fd(self, object segments, uint32_t file_id) except -2:
@@ -275,6 +284,7 @@ cdef class Lane:
             if not read_record(file, key, offset, length, crc, PyBytes_AS_STRING(held)):
                 connection.abort()
                 return True
+        self._free = False
         # What is left of the value is not copied.
         left = []
         for piece in (head[:head_bytes], memoryview(held), b"\r\n"):
@@ -290,6 +300,8 @@ cdef class Lane:
         cdef list items = appends.items
         if not items:
             return
+        # Others are answered, too.
+        self._free = False
         answers = None
         try:
             if not appends.store():

@@ -62,7 +62,8 @@ class Connection(asyncio.BufferedProtocol):
         self._pushed: list[bytes] = []
         self._working = False
         self._waits = Waits(self, hub)
-        self._lead = hub.receive
+        self.lead = hub.receive
+        """Where its next bytes are read to, as many as fit."""
         self._choked = False
         self._closing = False
         self.lost = False
@@ -113,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         self._stream = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        return self._parser.wants() or self._lead
+        return self._parser.wants() or self.lead
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._reading.lingering:
@@ -131,7 +132,8 @@ class Connection(asyncio.BufferedProtocol):
         hub, session = self._hub, self.session
         # SETs that wait to be stored with those of others are before whatever comes now.
         unusual = self._waits.blocked or self._choked or self._closing or self._stream is not None or self.puts
-        if unusual or session.master or hub.waiting or hub.mirrors or hub.hooked or not self._parser.idle():
+        watched = hub.waiting or hub.mirrors or hub.hooked or session.master
+        if unusual or watched or self.outbox.size or self._pushed or not self._parser.idle():
             return None
         namespace = session.namespace
         return None if namespace.removed or namespace.frozen else namespace
@@ -139,11 +141,6 @@ class Connection(asyncio.BufferedProtocol):
     def plain_writing(self, namespace: Namespace) -> bool:
         """Whether its plain SETs are stored."""
         return self.session.writable and not namespace.locked and namespace.slots is None
-
-    @property
-    def read_bytes(self) -> int:
-        """How much to read at a time."""
-        return len(self._lead)
 
     @property
     def send_now(self) -> bool:
@@ -191,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
         buffer = self._parser.wants()
         try:
             if buffer is None:
-                data = os.read(self._reading.fd, len(self._lead))
+                data = os.read(self._reading.fd, len(self.lead))
                 count = len(data)
                 self._hub.context.stats.rx_bytes += count
             else:
@@ -218,13 +215,13 @@ class Connection(asyncio.BufferedProtocol):
             self._wakeups.expect(missing)
             return
         # The next one is likely as long: only where it fits into no read is it better to read its words alone.
-        self._lead = self._hub.lead if self._parser.whole_bytes() > _ONE_READ_BYTES else self._hub.receive
+        self.lead = self._hub.lead if self._parser.whole_bytes() > _ONE_READ_BYTES else self._hub.receive
         self._work_off()
 
     def _received(self, data: bytes) -> None:
         """Do what is asked in a read."""
         self.heard = True
-        self._lead = self._hub.receive
+        self.lead = self._hub.receive
         done = self._hub.express.work(self, data)
         if done == len(data) and not self._choked:
             self._store_or_defer()
