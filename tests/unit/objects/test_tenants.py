@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
 import pytest
 
+from fungistor.catalog.index import BlockIndex
 from fungistor.dag.cid import CID
 from fungistor.dag.source import fetch
 from fungistor.errors import NotFoundError, NotPermittedError
 from fungistor.ids import OWN_TENANT
+from fungistor.keys.ring import NodeKeys
 from fungistor.objects.access import Reader
+from fungistor.objects.content import Content
 from fungistor.objects.results import PublishFailure, PublishOptions
 from fungistor.testing.memory_network import MemoryNetwork
 from tests.unit.objects.trees import noise, write
@@ -129,3 +133,27 @@ def test_an_object_stays_private_until_it_is_said_to_be_public(network: MemoryNe
     assert not network.record(cid).private
     network.publish(path)
     assert not network.record(cid).private
+
+
+def test_a_node_without_a_tenant_s_key_reads_nothing_of_it_and_goes_on(network: MemoryNetwork, tree: Path) -> None:
+    """Its index passes over such objects; once it holds the key and looks again, it finds them as anybody's."""
+    network.tenant = museum = network.add_tenant("museum")
+    folder = tree / "folder"
+    folder.mkdir()
+    write(folder, "file", noise(8, 40_000))
+    published = CID.parse(network.publish(str(folder)).cid)
+    below = [cid for cid, _, _ in network.content.manifest_of(network.record(published)).held()][-1]
+    held = {OWN_TENANT: network.tenant_keys[OWN_TENANT]}
+    keys = NodeKeys(network.keys.network_key, held, network.keys.signing_key, network.keys.root_fingerprint)
+    with contextlib.closing(BlockIndex(f"{network.folder}/other.sqlite")) as index:
+        content = Content(network.catalog, index, keys, network.key_table, network.threads)
+        assert content.catch_up_index()
+        for cid in (published, below):
+            with pytest.raises(NotFoundError):
+                content.open(cid)
+        held[museum] = network.tenant_keys[museum]
+        index.begin_again()
+        assert content.catch_up_index()
+        for cid in (published, below):
+            with content.open(cid) as source:
+                fetch(source, cid)
