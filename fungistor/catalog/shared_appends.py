@@ -20,8 +20,8 @@ from fungistor.catalog.log import BATCH_ENTRIES_MAX, Entry, Log, Position, after
 from fungistor.errors import FailedError, FungiStorError, UnavailableError
 from fungistor.limits import COMMAND_BYTES_MAX
 
-TURN_S: Final = 12.0
-"""How long to wait for one's turn: an engine that is slow has answered by then, or somebody hangs."""
+TURN_S: Final = 2.0
+"""How long to wait for one's turn. Whoever has it may be stopped, and the engine needs no turns: only sharing does."""
 
 LOOK_S: Final = 0.001
 LOOK_S_MAX: Final = 0.01
@@ -55,8 +55,8 @@ class SharedAppends:
         check_batch(batch)
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            with self._asked(fence, batch) as own, self._turn():
-                return self._told(own) or self._lead(own)
+            with self._asked(fence, batch) as own, self._turn() as is_mine:
+                return self._told(own) or (self._lead(own) if is_mine else self._log.append(fence, batch))
         except OSError as error:
             raise FailedError(f"{self._folder}: {error.strerror or error}", hint="make room there") from error
 
@@ -81,19 +81,17 @@ class SharedAppends:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self) -> Iterator[bool]:
+        """Wait for the turn; False: it did not come."""
         descriptor = os.open(os.path.join(self._folder, _TURN), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline, pause = time.monotonic() + TURN_S, LOOK_S
         try:
-            while True:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                if time.monotonic() > deadline:
-                    raise UnavailableError(f"{self._folder}: another commit takes longer than {TURN_S:g} s")
+            is_mine = _locked(descriptor)
+            while not is_mine and time.monotonic() < deadline:
                 time.sleep(pause)
                 pause = min(LOOK_S_MAX, 2 * pause)
-            yield
+                is_mine = _locked(descriptor)
+            yield is_mine
         finally:
             os.close(descriptor)
 
@@ -172,15 +170,21 @@ class SharedAppends:
         self._log.close()
 
 
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _read(path: str) -> _Request | None:
     """A request whose writer waits for it; None where there is none, or none any more."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locked(descriptor):
         data = os.pread(descriptor, COMMAND_BYTES_MAX + _STATE_BYTES + _FENCE_BYTES + 2 * BATCH_ENTRIES_MAX * 4, 0)
         if data[:1] == _WAITING:
             head = _STATE_BYTES + _FENCE_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fungistor.catalog import shared_appends
 from fungistor.catalog.log import START, FenceMovedError, Position, after_entry
 from fungistor.catalog.shared_appends import SharedAppends
 from fungistor.errors import UnavailableError
@@ -94,3 +96,16 @@ def test_an_append_that_fails_is_its_own_writers_failure(tmp_path: Path, error: 
     kept = [entry.payload for entry in log.read(START)]
     assert sorted(kept) == sorted({b"first", *done})
     assert len(done) == (2 if isinstance(error, UnavailableError) else 3)
+
+
+def test_nobody_waits_long_for_one_who_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody keeps the turn and does nothing, another appends by himself, once; then turns go on."""
+    monkeypatch.setattr(shared_appends, "TURN_S", 0.05)
+    folder, log = tmp_path / "appends", MemoryLog()
+    shared = SharedAppends(log, str(folder))
+    shared.append(0, [b"one"])
+    with open(folder / "turn", "rb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        assert shared.append(0, [b"two"]) == after_entry(2)
+    assert shared.append(0, [b"three"]) == after_entry(3)
+    assert [entry.payload for entry in log.read(START)] == [b"one", b"two", b"three"]
