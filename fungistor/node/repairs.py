@@ -92,6 +92,7 @@ class Repairs:
         if not clearer.due(GRACE_S) or len(parts.pool.up_members()) < len(parts.pool.members()):
             return False
         with contextlib.suppress(ConflictError), self._alone():
+            self._follow()  # a process that runs for long looks by retired layouts, too
             clearer.run(GRACE_S)
         return False
 

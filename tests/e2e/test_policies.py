@@ -55,7 +55,8 @@ def test_a_policy_of_sites_and_regions(tmp_path: Path) -> None:
         assert "add 1 members" in broken.stderr
         up.lines("member", "stop", *SITES["de/b"])
         assert up.lines("stat", cid)[0]["survives"] == 0
-        assert up.command("cat", cid).returncode == 0
+        assert up.command("get", cid, "-o", str(tmp_path / "copy")).returncode == 0
+        assert (tmp_path / "copy").read_bytes() == content
         up.lines("member", "start", *SITES["de/b"])
         assert up.command("policy", "remove", "eu").returncode == 6
         assert up.command("publish", str(tmp_path / "f"), "--policy", "none").returncode == 2
