@@ -24,6 +24,7 @@ from fungistor.catalog.commands import (
     parts_of,
     signed_bytes,
 )
+from fungistor.catalog.copies import Copied, Copies, copied_when
 from fungistor.catalog.dump import Head
 from fungistor.catalog.issuers import LEVEL, Report, Scope, Signer, issuer_id
 from fungistor.catalog.log import BATCH_ENTRIES_MAX, Log, LogTrimmedError, after_entry, entry_number
@@ -111,11 +112,14 @@ class Catalog:
         prepare: Callable[[], None] | None = None,
         signer: Signer | None = None,
         bridge: Callable[[Snapshot], Generator[bytes]] | None = None,
+        copies: Copies | None = None,
     ) -> None:
         """`prepare` is done each time before entries take effect, so that what they rely on is on this node first.
         Without a `signer` commands go unsigned, which a network takes until its first issuer is registered. `bridge`
-        brings a snapshot where the log was trimmed before this node came there."""
+        brings a snapshot where the log was trimmed before this node came there. Without `copies` what is committed is
+        in the log alone."""
         self._bridge = bridge
+        self._copies = copies
         self._prepare = prepare
         self._log = log
         self._state = state
@@ -178,7 +182,11 @@ class Catalog:
         missing = [command for outcome, command in zip(known, commands, strict=True) if outcome is None]
         if missing:
             batch = self._entries(missing)
-            self._log.append(self._log.epoch() if fence is None else fence, batch)
+            if self._copies is not None and copied_when(commands) is Copied.BEFORE:
+                self._copies.check()
+            position = self._log.append(self._log.epoch() if fence is None else fence, batch)
+            if self._copies is not None:
+                self._copies.appended(position, batch)
             known = self._outcomes(commands)
         # Often another process has applied these, too, by now. If not, this one does.
         while None in known:
@@ -190,7 +198,21 @@ class Catalog:
         outcomes = [outcome for outcome in known if outcome is not None]
         if len(outcomes) < len(commands):
             self._raise_unknown()
+        self._copy(copied_when(commands))
         return outcomes
+
+    def _copy(self, when: Copied) -> None:
+        """Have the pool take what was committed. Raises: UnavailableError where it has to, and cannot now."""
+        if self._copies is None or when is Copied.LATER:
+            return
+        try:
+            self._copies.cover(self._state.progress().position)
+        except UnavailableError as error:
+            if when is Copied.BEFORE:
+                raise UnavailableError(
+                    f"it stands in the catalog's log, but not yet in the pool: {error.message}", hint=error.hint
+                ) from error
+            log.info("what was committed comes into the pool later: %s", error.message)
 
     def _raise_unknown(self) -> NoReturn:
         stopped = self._state.progress().stopped

@@ -66,15 +66,13 @@ def dump(connection: sqlite3.Connection) -> Iterator[bytes]:
         yield bytes(chunk)
 
 
-def load(connection: sqlite3.Connection, chunks: Iterable[bytes], log: bytes, queries: Iterable[str]) -> Head:
+def load(connection: sqlite3.Connection, chunks: Iterable[bytes], queries: Iterable[str]) -> Head:
     """Put what a stream holds in place of all rows, inside the caller's transaction.
 
-    Raises: CorruptError: it is not whole, or of another log; the transaction is then to be rolled back.
+    Raises: CorruptError: it is not whole; the transaction is then to be rolled back.
     """
     frames = (frame for chunk in chunks for frame in _frames(chunk))
     head = _head(next(frames, b""))
-    if head.log != log:
-        raise CorruptError(f"the snapshot is of log {head.log.hex()}, this is {log.hex()}")
     known = _tables(connection)
     for table in known:
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - from the schema

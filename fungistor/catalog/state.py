@@ -370,15 +370,22 @@ class State:
             yield head_in(connection), dump(connection)
 
     def restore(self, chunks: Iterable[bytes], identity: bytes, applied: int) -> None:
-        """Take a stream's state in place of this one, unless this one has come as far.
+        """Take a stream's state in place of this one, unless this one has come as far, and follow that log from there.
 
-        Raises: CorruptError: it is not whole, or of another log; this state stays as it was.
+        It may be of a log before that one, which goes on where it ended: whoever names a stream says so.
+        Raises: CorruptError: it is not whole; this state stays as it was.
         """
         with self._database.write() as connection:
             if _load(connection).applied < applied:
-                head = load(connection, chunks, identity, _FINGERPRINTED)
+                head = load(connection, chunks, _FINGERPRINTED)
+                connection.execute("UPDATE progress SET log = ?", (identity,))
                 if "usage" not in dict(head.tables):
                     recount(connection)
+
+    def adopt(self, identity: bytes) -> None:
+        """Follow a log that goes on where the one followed so far ended, under the same positions."""
+        with self._database.write() as connection:
+            connection.execute("UPDATE progress SET log = ?", (identity,))
 
     def close(self) -> None:
         """Close the file."""

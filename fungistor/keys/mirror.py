@@ -96,6 +96,9 @@ class MirroredKeys:
     def tenants(self) -> list[TenantNumber]:
         return sorted({*self._mirror.tenants(), *(tenant for tenant, _ in self._shared.tenants())})
 
+    def tenant_rows(self) -> list[tuple[TenantNumber, bytes]]:
+        return sorted({**dict(self._mirror.tenant_rows()), **dict(self._shared.tenants())}.items())
+
     def objects(self) -> list[ObjectId]:
         self.follow()
         return self._mirror.objects()

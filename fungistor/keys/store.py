@@ -59,6 +59,9 @@ class KeyStore(Protocol):
     def tenants(self) -> list[TenantNumber]:
         """The tenants that have a key, rising."""
 
+    def tenant_rows(self) -> list[tuple[TenantNumber, bytes]]:
+        """The tenants' wrapped keys, by rising tenant."""
+
     def objects(self) -> list[ObjectId]:
         """The objects that have a key, in the order of their ids."""
 

@@ -126,6 +126,11 @@ class KeyTable:
         query = "SELECT tenant FROM tenant_keys ORDER BY tenant"
         return self._use(lambda sql: [TenantNumber(row[0]) for row in sql.execute(query)])
 
+    def tenant_rows(self) -> list[tuple[TenantNumber, bytes]]:
+        """The tenants' wrapped keys, by rising tenant."""
+        query = "SELECT tenant, wrapped FROM tenant_keys ORDER BY tenant"
+        return self._use(lambda sql: [(TenantNumber(row[0]), bytes(row[1])) for row in sql.execute(query)])
+
     def objects(self) -> list[ObjectId]:
         """The objects that have a key, in the order of their ids."""
         query = "SELECT object_id FROM object_keys ORDER BY object_id"

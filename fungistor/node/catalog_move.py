@@ -55,11 +55,11 @@ def migrate(home: Home, asked: CatalogOptions, progress: Progress) -> Moved:
     try:
         source, target = SqliteLog(home.catalog_log), etcd_log(wanted)
         try:
-            entries, size = _copy(source, target, progress)
+            entries, size = bring(source, target, progress)
         finally:
             source.close()
             target.close()
-        _share_keys(home, wanted)
+        share_keys(home, wanted, load_node_keys(os.path.join(home.keys, "node.key")).network_key)
         save_config(home, wanted)
         aside = home.catalog_log + ASIDE
         os.replace(home.catalog_log, aside)
@@ -68,16 +68,20 @@ def migrate(home: Home, asked: CatalogOptions, progress: Progress) -> Moved:
     return Moved(entries, size, catalog_url(home, config), catalog_url(home, wanted), aside)
 
 
-def _share_keys(home: Home, wanted: Config) -> None:
+def share_keys(home: Home, wanted: Config, network_key: bytes) -> None:
     """Bring the home's key table beside the log, and back into the home as its mirror."""
-    keys = open_keys(home, wanted, load_node_keys(os.path.join(home.keys, "node.key")).network_key)
+    keys = open_keys(home, wanted, network_key)
     try:
         keys.follow()
     finally:
         keys.close()
 
 
-def _copy(source: SqliteLog, target: EtcdLog, progress: Progress) -> tuple[int, int]:
+def bring(source: SqliteLog, target: EtcdLog, progress: Progress) -> tuple[int, int]:
+    """Bring a log's entries to etcd as they are, and read them back; how many, and their bytes. May be repeated.
+
+    Raises: as `migrate`.
+    """
     target.adopt(source.identity(), source.trimmed())
     done = target.last()
     if int.from_bytes(done, "big") > int.from_bytes(source.last(), "big"):

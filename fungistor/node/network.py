@@ -26,6 +26,7 @@ from fungistor.ids import MemberId, MemberNumber, ObjectId, Revision, TenantNumb
 from fungistor.keys.ring import NodeKeys, object_id
 from fungistor.keys.store import KeyStore
 from fungistor.node.config import load_config
+from fungistor.node.copies.copier import Copier
 from fungistor.node.damage import DamageNotes
 from fungistor.node.home import Home
 from fungistor.node.identity import gateway_peer_id
@@ -99,6 +100,7 @@ class Parts:
     """For whom is published, and whose private objects are read."""
     sync: bool
     snapshots: Snapshots
+    copier: Copier
     cache: Cache | None = None
     pool_file: str | None = None
     """Of members that other nodes run."""
@@ -552,6 +554,10 @@ class Network:
     def follow_names(self) -> bool:
         """Take up what changed in the names of every tenant that this node holds, and sign again what is due."""
         return self._names.follow()
+
+    def keep_copies(self) -> bool:
+        """Have the pool take what of the catalog it has not; True while there is more to do now."""
+        return self._parts.copier.tend()
 
     def catch_up_index(self) -> bool:
         """Follow the catalog with state and block index. False: there is nothing more to do now."""

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from fungistor.cache.disk import DiskCache
 from fungistor.catalog.record import Record
@@ -40,7 +41,10 @@ class Removal:
         root, identity = self._root(text)
         with contextlib.suppress(FungiStorError):
             self._parts.content.catch_up_index()
-        return self._remover.unpublish(root, identity, grace_s=grace_s, dry_run=dry_run)
+        outcome = self._remover.unpublish(root, identity, grace_s=grace_s, dry_run=dry_run)
+        if dry_run or grace_s:
+            return outcome
+        return replace(outcome, pending=tuple(sorted({*outcome.pending, *self._parts.copier.erase()})))
 
     def keep(self, text: str, what: Keep, until: int | None = None) -> str:
         """Undo an unpublish, pin, unpin, or lock; return the CID. Raises as `Remover.keep`."""
@@ -81,7 +85,8 @@ class Removal:
             self._remover.shred_leftovers()  # of publishers whose sessions were ended just now
             drop_gone(parts.index, parts.catalog)
             parts.index.sweep()
-        return outcome
+            unwiped = parts.copier.wipe()
+        return replace(outcome, pending=tuple(sorted({*outcome.pending, *unwiped})))
 
     def _collector(self) -> Collector:
         parts = self._parts

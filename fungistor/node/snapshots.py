@@ -142,6 +142,10 @@ class Snapshots:
                 return  # deletes for absent members wait
         self._note([noted for noted in notes if noted in kept])
 
+    def note(self, ids: Sequence[bytes]) -> None:
+        """Snapshots that another home wrote are this one's to delete when nobody needs them any more."""
+        self._note(list(dict.fromkeys([*self._notes(), *(identity.hex() for identity in ids)])))
+
     def _notes(self) -> list[str]:
         try:
             content = read_bounded(self._home.snapshot_notes, NOTES_BYTES_MAX)

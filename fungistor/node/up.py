@@ -31,6 +31,7 @@ from fungistor.node.children import Child, Children
 from fungistor.node.claims import ZdbClaims
 from fungistor.node.config import Config, load_config, save_config
 from fungistor.node.control import ControlServer, Message
+from fungistor.node.copies.rebuild import refuse_half_rebuilt
 from fungistor.node.enrolment import Standing
 from fungistor.node.files import write_atomic
 from fungistor.node.first_keys import ensure_keys
@@ -63,6 +64,7 @@ PAY_OBJECTS = 16
 INDEX_EVERY_S = 0.5
 NAMES_EVERY_S = 0.5
 SNAPSHOT_EVERY_S = 5.0
+COPIES_EVERY_S = 1.0
 REPORT_EVERY_S = 3600.0
 """What a node says of itself takes some 150 bytes of the log each time, and none where nothing was published since."""
 EXPIRE_EVERY_S = 5.0
@@ -193,6 +195,7 @@ class _Up:
 
     def start(self) -> None:
         home = self.home
+        refuse_half_rebuilt(home)
         config = load_config(home)
         if not os.path.exists(home.config_file):
             save_config(home, config)
@@ -281,6 +284,7 @@ class _Up:
             Worker("block index", INDEX_EVERY_S, self._index),
             Worker("names", NAMES_EVERY_S, self._names),
             Worker("catalog snapshots", SNAPSHOT_EVERY_S, self._snapshot),
+            Worker("catalog in the pool", COPIES_EVERY_S, self._copies),
             Worker("telling other nodes", REPORT_EVERY_S, self.standing.step),
             Worker("expiry", EXPIRE_EVERY_S, self._expire),
             Worker("old copies", CLEAR_EVERY_S, self._clear),
@@ -474,6 +478,10 @@ class _Up:
         assert self.network is not None
         self.network.keep_snapshots()
         return False
+
+    def _copies(self) -> bool:
+        assert self.network is not None
+        return self.network.keep_copies()
 
     def _pool_changed(self) -> None:
         """A member has another address or number: let everything that keeps connections take it up."""

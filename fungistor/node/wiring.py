@@ -14,6 +14,7 @@ from fungistor.cache.memory import MemoryCache
 from fungistor.cache.tiers import Cache
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.log import Log
 from fungistor.catalog.shared_appends import SharedAppends
 from fungistor.catalog.state import State
 from fungistor.coding.manifest import Slot
@@ -26,6 +27,8 @@ from fungistor.node.acting import Acting
 from fungistor.node.allocator import keep_freed_memory
 from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
+from fungistor.node.copies.copier import Copier
+from fungistor.node.copies.keys import CopiedKeys
 from fungistor.node.damage import DamageNotes
 from fungistor.node.home import Home
 from fungistor.node.members import check_known, last_states, member_specs, placement_tables, pool_members, unknown_spec
@@ -65,8 +68,12 @@ def open_network(home: Home | str, *, cached: bool = False, acting: Acting | Non
     sync = running.sync if running is not None else True
     keys = held_node_keys(os.path.join(home.keys, "node.key"))
     config = load_config(home)
-    key_table = open_keys(home, config, keys.network_key, sync=sync)
-    catalog = _catalog(home, config, keys, key_table, sync=sync)
+    table = open_keys(home, config, keys.network_key, sync=sync)
+    catalog_log = SharedAppends(open_log(home, config, sync=sync), home.appends)
+    state = State(home.catalog_state)
+    copier = Copier(home, keys.network_key, catalog_log, table, state.snapshots)
+    key_table = CopiedKeys(table, copier)
+    catalog = _catalog(home, config, keys, key_table, catalog_log, state, copier)
     os.makedirs(home.index, mode=0o700, exist_ok=True)
     index = BlockIndex(home.block_index)
     catalog.catch_up()
@@ -82,6 +89,7 @@ def open_network(home: Home | str, *, cached: bool = False, acting: Acting | Non
         raise
     specs, numbers = member_specs(members, newest, keys)
     pool = Pool(specs, placement_tables(catalog), left=placement_tables(catalog, left=True), here=config.here)
+    copier.attach(pool)
     if hints := last_states(home, numbers):
         pool.hint_states(hints)
     corrupt_seen = _corrupt_reporter(pool, DamageNotes(home))
@@ -104,6 +112,7 @@ def open_network(home: Home | str, *, cached: bool = False, acting: Acting | Non
             tenant,
             sync,
             open_snapshots(home, config, keys),
+            copier,
             cache,
             config.pool,
         )
@@ -123,22 +132,33 @@ def open_catalog(home: Home) -> Iterator[tuple[Catalog, NodeKeys, KeyStore]]:
     sync = running is None or running.sync
     keys = held_node_keys(os.path.join(home.keys, "node.key"))
     config = load_config(home)
+    catalog_log = SharedAppends(open_log(home, config, sync=sync), home.appends)
+    state = State(home.catalog_state)
     with (
         contextlib.closing(open_keys(home, config, keys.network_key, sync=sync)) as key_table,
-        contextlib.closing(_catalog(home, config, keys, key_table, sync=sync)) as catalog,
+        contextlib.closing(_catalog(home, config, keys, key_table, catalog_log, state, None)) as catalog,
     ):
         yield catalog, keys, key_table
 
 
-def _catalog(home: Home, config: Config, keys: NodeKeys, key_table: KeyStore, *, sync: bool) -> Catalog:
+def _catalog(
+    home: Home,
+    config: Config,
+    keys: NodeKeys,
+    key_table: KeyStore,
+    catalog_log: Log,
+    state: State,
+    copies: Copier | None,
+) -> Catalog:
     return Catalog(
-        SharedAppends(open_log(home, config, sync=sync), home.appends),
-        State(home.catalog_state),
+        catalog_log,
+        state,
         is_remote=config.catalog is not None,
         # A record that this node knows is one whose key it has: whatever ends the shared table's being there.
         prepare=key_table.follow,
         signer=keys,
         bridge=open_snapshots(home, config, keys).chunks,
+        copies=copies,
     )
 
 

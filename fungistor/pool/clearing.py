@@ -53,7 +53,7 @@ def delete(ground: Ground, slots: Sequence[Slot]) -> Deleted:
         places = [*((place.index, place.member) for place in ground.places.of(slot)), *ground.places.stale(slot)]
         for index, member in places:
             keys.setdefault(member, []).append(shard_key(slot.stripe_id, index))
-    return _delete_keys(ground, keys)
+    return delete_keys(ground, keys)
 
 
 def delete_stale(
@@ -66,10 +66,11 @@ def delete_stale(
             if index not in sure:
                 continue
             keys.setdefault(member, []).append(shard_key(slot.stripe_id, index))
-    return _delete_keys(ground, keys)
+    return delete_keys(ground, keys)
 
 
-def _delete_keys(ground: Ground, keys: dict[MemberNumber, list[bytes]]) -> Deleted:
+def delete_keys(ground: Ground, keys: Mapping[MemberNumber, Sequence[bytes]]) -> Deleted:
+    """Delete keys on members, whether they are there or not, and flush that."""
     specs = ground.stock.specs()
     keys = {member: wanted for member, wanted in keys.items() if member in specs}
     receipts: set[Receipt] = set()
@@ -150,7 +151,7 @@ def _compact_once(
     replies = {member: Replies() for member in members}
     with Round[MemberNumber](ground.stock, ground.clock) as asking:
         for member in members:
-            asking.ask(member, member, [command("COMPACT", COMPACT_PERCENT)], replies[member])
+            asking.ask(member, member, [command("COMPACT", COMPACT_PERCENT, "WIPE")], replies[member])
         while asking.outstanding():
             events = asking.wait(ground.clock() + COMPACT_LOOK_S)
             for event in events:

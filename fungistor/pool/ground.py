@@ -37,6 +37,8 @@ class Ground:
         self.places = Places(layouts, left)
         self.prober = Prober(self.stock, self.board, self.lock, clock)
         self.budget = _SharedBudget()
+        self.originals: dict[MemberNumber, bool] = {}
+        """Of members marked durable, whether they are an original 0-db, as far as they were asked."""
         self._here = here
         self._no_ranges: dict[MemberNumber, float] = {}
 
@@ -46,6 +48,7 @@ class Ground:
             self.board.keep(_guesses(members, self._here))
             self.places = Places(layouts, left)
             self._no_ranges.clear()
+            self.originals.clear()
         self.stock.replace(members)
 
     def name(self, number: MemberNumber) -> str:

@@ -13,10 +13,11 @@ from fungistor.errors import InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberNumber, PolicyNumber, StripeId
 from fungistor.placement import DEFAULT_NUMBER
 from fungistor.placement.health import MemberState, Standing
-from fungistor.pool import clearing, survey
+from fungistor.pool import clearing, keeping, survey
 from fungistor.pool.clearing import Compacted, Deleted
 from fungistor.pool.gather import Gather, Into, fresh_buffers
 from fungistor.pool.ground import Ground
+from fungistor.pool.keeping import Found
 from fungistor.pool.members import IDENTITY_KEY, BarrierResult, Fetched, MemberSpec, PutResult, Receipt
 from fungistor.pool.places import NO_TABLES, Seats, Tables
 from fungistor.pool.prober import PROBE_S
@@ -136,6 +137,37 @@ class Pool:
         if spec is None:
             raise InvalidError(f"there is no member {number}")
         return Client(spec.address, spec.login(pinned=False), timeout_s=PROBE_S)
+
+    # what the network keeps for itself
+
+    def keep(
+        self, values: Sequence[tuple[bytes, bytes]], seed: bytes, *, everywhere: bool = False, ours: bool = False
+    ) -> frozenset[MemberNumber]:
+        """Keep small values under names, durably, on some members or on all; see `fungistor.pool.keeping`."""
+        return keeping.keep(self._ground, values, seed, everywhere=everywhere, ours=ours)
+
+    def reach(self, seed: bytes) -> int:
+        """How many members could be given such a value now, of so many as it takes."""
+        return keeping.reach(self._ground, seed)
+
+    def find(self, names: Sequence[bytes], accept: Callable[[bytes, bytes], bool], at_once: int) -> Found:
+        """Ask all members for such values, `at_once` in a request, until `accept` has taken one of each name."""
+        return keeping.find(self._ground, names, accept, self.members(), at_once)
+
+    def read_each(
+        self, name: bytes, members: Collection[MemberNumber], patience_s: float = keeping.READ_S
+    ) -> dict[MemberNumber, bytes | None]:
+        """What each of some members has under a name, as far as they answer."""
+        answers = keeping.read(self._ground, {number: [name] for number in members}, {}, patience_s)
+        return {number: values[0] for number, values in answers.items()}
+
+    def wiping_members(self) -> list[MemberNumber]:
+        """Members that can overwrite what was deleted: all but those that are an original 0-db."""
+        return keeping.wiping(self._ground)
+
+    def forget(self, names: Sequence[bytes], but: Collection[MemberNumber] = ()) -> Deleted:
+        """Delete such values on every member that answers, durably, `but` on some."""
+        return keeping.forget(self._ground, names, but)
 
     # stripes
 

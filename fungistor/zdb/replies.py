@@ -35,8 +35,11 @@ class ReplyReader(Protocol):
 class Replies:
     """Some ordinary replies, parsed into `values`."""
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, bytes_max: int | None = None) -> None:
+        """`bytes_max`: no more may come in all; None bounds each reply alone."""
         self._count = count
+        self._bytes_max = bytes_max
+        self._took = 0
         self._stage = bytearray(STAGE_BYTES)
         self._data = bytearray()
         self.values: list[Reply] = []
@@ -46,6 +49,9 @@ class Replies:
 
     def took(self, count: int) -> bool:
         self._data += memoryview(self._stage)[:count]
+        self._took += count
+        if self._bytes_max is not None and self._took > self._bytes_max:
+            raise ProtocolError(f"replies are longer than {self._bytes_max} bytes in all")
         at = 0
         while len(self.values) < self._count and (parsed := parse(self._data, at)) is not None:
             value, at = parsed
@@ -62,6 +68,7 @@ class Replies:
     def reset(self) -> None:
         self._data.clear()
         self.values.clear()
+        self._took = 0
 
 
 class ValueReply:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.log import START, Entry, FenceMovedError, LogTrimmedError, Position, check_batch
-from fungistor.errors import CorruptError, InvalidError, UnavailableError
+from fungistor.errors import ConflictError, CorruptError, InvalidError, UnavailableError
 
 WATCH_POLL_S = 0.01
 """A poll of `data_version` costs 5 us, so a watcher costs 0.05 % of a core and hears of an append in 5 ms."""
@@ -134,6 +134,29 @@ class SqliteLog:
                 raise InvalidError(f"{self._database.path} has {_last(connection)} entries, cannot trim before {row}")
             connection.execute("DELETE FROM entry WHERE position < ?", (row,))
             connection.execute("UPDATE log SET trimmed = max(trimmed, ?)", (row - 1,))
+
+    def adopt(self, identity: bytes, trimmed: Position = START) -> None:
+        """Make this empty log the one of that identity, whose entries up to a position lie elsewhere.
+
+        Raises:
+            ConflictError: it holds entries of another log.
+        """
+        row = _row(trimmed)
+        with self._database.write() as connection:
+            (found,) = connection.execute("SELECT identity FROM log").fetchone()
+            if bytes(found) == identity:
+                return
+            if _last(connection):
+                raise ConflictError(f"{self._database.path} holds another catalog", hint="give an empty home")
+            connection.execute("UPDATE log SET identity = ?, trimmed = ?", (identity, row))
+            # Where the next position is drawn from.
+            connection.execute("DELETE FROM sqlite_sequence WHERE name = 'entry'")
+            connection.execute("INSERT INTO sqlite_sequence VALUES ('entry', ?)", (row,))
+
+    def become(self, identity: bytes) -> None:
+        """Be another log from here on, with the same entries: who followed the one before is not to follow this."""
+        with self._database.write() as connection:
+            connection.execute("UPDATE log SET identity = ?", (identity,))
 
     def close(self) -> None:
         self._closed.set()

@@ -80,8 +80,8 @@ def _join(arguments: argparse.Namespace) -> None:
     """Have the home be one of the network that `--pool` and `--catalog` name."""
     if arguments.command == "up" or (arguments.pool is None and arguments.catalog is None):
         return
-    if arguments.command == "pool" and arguments.verb == "apply":
-        return  # it makes the network that others join
+    if (arguments.command, getattr(arguments, "verb", "")) in (("pool", "apply"), ("catalog", "rebuild")):
+        return  # they make the network that others join
     if arguments.command in BY_THEMSELVES:
         raise grammar.UsageError(f"`fungistor {arguments.command}` takes no --pool and no --catalog")
     from fungistor.node.cli.catalog import asked

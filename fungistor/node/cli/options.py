@@ -79,6 +79,18 @@ def _add_catalog(commands: Commands[Parser]) -> None:
     parser = add(commands, "catalog", "look after the network's log", "fungistor catalog migrate URL", "")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     _add_snapshot(verbs)
+    again = add(
+        verbs,
+        "rebuild",
+        "bring the whole catalog back from the members alone, by the root key, into a home that has none",
+        "fungistor --home new catalog rebuild --pool pool.toml",
+        "rebuild:run",
+    )
+    again.add_argument("--dry-run", action="store_true", help="say what would come back, and change nothing")
+    again.add_argument(
+        "--incomplete", action="store_true",
+        help="take what the members have that answer, though later commits may lie with the others",
+    )  # fmt: skip
     migrate = add(
         verbs,
         "migrate",

@@ -10,6 +10,7 @@ from fungistor.errors import FungiStorError
 from fungistor.node.config import load_config
 from fungistor.node.control import ask
 from fungistor.node.doctor.catalog import look_at_catalog, look_at_files
+from fungistor.node.doctor.copies import look_at_copies
 from fungistor.node.doctor.disk import look_at_disk
 from fungistor.node.doctor.finding import Finding, bad, good, of_error, unknown
 from fungistor.node.doctor.keys import look_at_keys
@@ -66,6 +67,7 @@ def _look_at_network(home: Home) -> Iterator[Finding]:
         )
     with network_of(home) as network:
         yield from _guarded("catalog", lambda: look_at_catalog(network.catalog))
+        yield from _guarded("catalog", lambda: look_at_copies(network.parts.copier))
         told = ask_members(pool_members(home, config))
         yield from _guarded("members", lambda: look_at_members(_members(home, network), told))
         newest_s = max((record.published for record in network.catalog.records()), default=None)

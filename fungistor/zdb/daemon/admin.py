@@ -170,18 +170,18 @@ def flush(session: Session, _args: list[Argument]) -> Reply:
 
 
 def compact(session: Session, args: list[Argument]) -> Reply:
-    """`COMPACT [percent [FORCE]]`, ours: drop old files with that share of dead bytes; [dropped, freed, copied]."""
+    """`COMPACT [percent [FORCE|WIPE]]`, ours: drop old files of which that share is dead; [dropped, freed, copied]."""
     if len(args) > 3:
         raise ReplyError("Unexpected arguments")
     text = plain(args[1][:8]) if len(args) > 1 else b"%d" % DEAD_PERCENT
     if not text.isdigit() or int(text) > 100:
         raise ReplyError("Invalid argument, percent is 0 to 100")
-    force = len(args) == 3
-    if force and plain(args[2]).upper() != b"FORCE":
-        raise ReplyError("Invalid argument, the only extra word is FORCE")
+    word = plain(args[2]).upper() if len(args) == 3 else b""
+    if word not in (b"", b"FORCE", b"WIPE"):
+        raise ReplyError("Invalid argument, the extra words are FORCE and WIPE")
     namespace, context = session.namespace, session.context
     try:
-        check_allowed(namespace, hooked=context.hooked, force=force)
+        check_allowed(namespace, hooked=context.hooked, force=word == b"FORCE")
     except ConflictError as error:
         raise ReplyError(f"Cannot compact, {error.message} ({error.hint})") from error
 
@@ -192,7 +192,7 @@ def compact(session: Session, args: list[Argument]) -> Reply:
             else:
                 reply(array([integer(outcome.dropped), integer(outcome.freed), integer(outcome.copied)]))
 
-        if not context.start_compaction(namespace, int(text), done):
+        if not context.start_compaction(namespace, int(text), done, word == b"WIPE"):
             reply(error_reply("Cannot compact, a pass runs already"))
 
     return Later(begin)

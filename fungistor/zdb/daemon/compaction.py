@@ -27,6 +27,7 @@ from fungistor.zdb.daemon.namespace import Namespace
 from fungistor.zdb.daemon.segments import WriteError
 from fungistor.zdb.daemon.store import Store
 from fungistor.zdb.daemon.values import DamagedError
+from fungistor.zdb.daemon.wiping import filler, wipe
 from fungistor.zdb.daemon.wire import ReplyError
 
 DEAD_PERCENT: Final = 25
@@ -55,17 +56,22 @@ class Outcome:
     copied: int = 0
     kept_damaged: int = 0
     """Files that stay because something in them cannot be read: dropping them would destroy evidence."""
+    wiped: int = 0
+    """Small dead values overwritten in files that stay."""
 
 
 class PassEnded(FailedError):  # noqa: N818
     """The pass cannot go on; everything is as safe as before it."""
 
 
-def compact(store: Store, namespace: Namespace, outcome: Outcome, *, percent: int) -> Iterator[Step]:
+def compact(
+    store: Store, namespace: Namespace, outcome: Outcome, *, percent: int, wiping: bool = False
+) -> Iterator[Step]:
     """One pass over a namespace. The caller does what each step asks for, and throttles.
 
     Args:
         percent: files with at least this share of dead bytes are dropped, the newest is closed first if it has it.
+        wiping: in files that stay, small dead values are overwritten where they lie.
 
     Raises:
         PassEnded: the disk refused, or the namespace went away.
@@ -87,6 +93,8 @@ def compact(store: Store, namespace: Namespace, outcome: Outcome, *, percent: in
                 outcome.kept_damaged += 1
                 continue
             if dead * 100 < max(percent * (size - DATA_HEADER.size), 1):
+                if wiping and dead:
+                    yield from _wipe_file(namespace, number, fd, size, outcome)
                 continue
             whole = yield from _carry_file(namespace, number, fd, size, outcome)
         finally:
@@ -99,6 +107,41 @@ def compact(store: Store, namespace: Namespace, outcome: Outcome, *, percent: in
         _drop(store, namespace, number)
         outcome.dropped += 1
         outcome.freed += size
+    if wiping:
+        ends = segments.ends
+        yield from _wipe_file(namespace, ends.file_id, segments.data_fd(ends.file_id), ends.data_end, outcome)
+
+
+def _wipe_file(namespace: Namespace, number: int, fd: int, size: int, outcome: Outcome) -> Generator[Step, None, None]:
+    """Overwrite the small dead values of a file that stays. Their deletions are on disk before, so that no start takes
+    what is in their place for them; a record that a crash leaves half overwritten is met again by the next pass."""
+    segments = namespace.segments
+    dead = [
+        (record.payload_at, record.payload_bytes, record.crc)
+        for record in _heads(fd, size)
+        if record is not None
+        and not record.flags & DELETED
+        and filler(record.payload_bytes, record.crc) is not None
+        and not _live(namespace, number, record)
+    ]
+    if not dead:
+        return
+    yield Step.BARRIER
+    _check_same(namespace, segments)
+    path = f"{segments.data_path}/d{number}"
+    try:
+        writable = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            wiped = sum(wipe(writable, *place) for place in dead)
+        finally:
+            os.close(writable)
+    except OSError as error:
+        raise PassEnded(f"{path} cannot be written: {error.strerror}", hint="mend the disk") from error
+    if wiped:
+        outcome.wiped += wiped
+        segments.touch_data(number)
+        yield Step.BARRIER
+        _check_same(namespace, segments)
 
 
 def _check_same(namespace: Namespace, segments: object) -> None:

@@ -29,11 +29,11 @@ class Compactor:
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
 
-    def start(self, namespace: Namespace, percent: int, done: Done) -> bool:
+    def start(self, namespace: Namespace, percent: int, done: Done, wiping: bool = False) -> bool:
         """Begin a pass; `done` gets its outcome, or why it ended early. False when one runs there already."""
         if namespace.name in self._tasks:
             return False
-        task = self._loop.create_task(self._run(namespace, percent, done))
+        task = self._loop.create_task(self._run(namespace, percent, done, wiping))
         self._tasks[namespace.name] = task
         return True
 
@@ -48,11 +48,11 @@ class Compactor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, namespace: Namespace, percent: int, done: Done) -> None:
+    async def _run(self, namespace: Namespace, percent: int, done: Done, wiping: bool) -> None:
         outcome = Outcome()
         try:
             async with self._turn:
-                await self._steps(namespace, percent, outcome)
+                await self._steps(namespace, percent, outcome, wiping)
         except PassEnded as error:
             name = os.fsdecode(namespace.name)
             say(WARNING, "compaction.ended", f"compaction ended early: {error}", namespace=name)
@@ -67,9 +67,9 @@ class Compactor:
         finally:
             del self._tasks[namespace.name]
 
-    async def _steps(self, namespace: Namespace, percent: int, outcome: Outcome) -> None:
+    async def _steps(self, namespace: Namespace, percent: int, outcome: Outcome, wiping: bool) -> None:
         copied = 0
-        for step in compact(self._store, namespace, outcome, percent=percent):
+        for step in compact(self._store, namespace, outcome, percent=percent, wiping=wiping):
             if step is Step.BARRIER:
                 await self._durable()
             pause, copied = (outcome.copied - copied) / COPY_BYTES_PER_S, outcome.copied

@@ -378,6 +378,13 @@ class Segments:
         """Have the next barrier make this directory durable."""
         self._directories.add(path)
 
+    def touch_data(self, file_id: int) -> None:
+        """Have the next barrier make this data file durable."""
+        if file_id == self.ends.file_id:
+            self._dirty = True
+        else:
+            self._retired.add(file_id)
+
     def sync_index(self) -> None:
         """Make the newest index file durable; a start does not need it, the original does.
 

@@ -59,8 +59,8 @@ class Context:
     """Whether STOP and KSCAN are served."""
     mixed: bool = True
     """Whether each namespace has a mode of its own."""
-    start_compaction: Callable[[Namespace, int, Callable[[Outcome | str], None]], bool] = lambda *_: False
-    """Begins a pass over a namespace unless one runs there."""
+    start_compaction: Callable[[Namespace, int, Callable[[Outcome | str], None], bool], bool] = lambda *_: False
+    """Begins a pass over a namespace unless one runs there; the flag: what is dead and stays is wiped."""
     stop: Callable[[], None] = lambda: None
     """Ends the daemon as SIGTERM does."""
     flush_closed: Callable[[], None] | None = None
