@@ -26,3 +26,7 @@ class Content(Protocol):
             UnavailableError: it cannot be had now; `retry_after_s` says when to ask again.
         """
         ...
+
+    def hides(self, root: CID, reader: Reader | None = None) -> bool:
+        """Tell whether this is the root of a private object alone, of which the reader may not know."""
+        ...

@@ -88,7 +88,7 @@ def _answer(request: Request, wanted: Wanted, content: Content, names: Names, st
     if (moved := _alias_redirect(request, wanted.path, names)) is not None:
         return moved
     if wanted.choice.format is Format.IPNS_RECORD:
-        return ipns_record.answer(request, wanted.path, names)
+        return ipns_record.answer(request, wanted.path, names, content)
     root, site, lifetime = _root_of(wanted.path, names)
     if lifetime is not None:
         guard.check_resolved(root, (*site, *wanted.path.segments))

@@ -21,7 +21,7 @@ from gateway import conditions
 from gateway.backend import Content
 from gateway.errors import RefusedError
 from gateway.formats import ipns_record
-from gateway.names import Names
+from gateway.names import Names, record_for
 from gateway.negotiation import parse_accept
 from gateway.requests import Answer, Request
 
@@ -113,7 +113,7 @@ class DelegatedRouting:
         if not media & {ipns_record.MEDIA_TYPE, "application/*", "*/*"}:
             raise RefusedError(406, f"records are given as {ipns_record.MEDIA_TYPE} alone")
         try:
-            record = self._names.record(text)
+            record = record_for(self._names, self._content, text, None)
         except (NameUnknownError, NotFoundError) as error:
             # The specification: no error, but nothing that could be taken for a record either.
             fields = self._fields(NOTHING_S) | {"Content-Type": "text/plain; charset=utf-8"}

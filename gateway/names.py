@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fungistor.dag.cid import CID
+from fungistor.errors import InvalidError
 from fungistor.names.errors import NameNotFoundError
 from fungistor.names.record import Record
-from fungistor.names.resolver import Resolved
+from fungistor.names.resolver import Resolved, unknown_name
+from fungistor.objects.access import Reader
+from gateway.backend import Content
 
 
 class Names(Protocol):
@@ -68,6 +71,24 @@ class NoNames:
     def peek_dnslink(self, name: str) -> bool | None:  # noqa: ARG002
         """Return False."""
         return False
+
+
+def record_for(names: Names, content: Content, name: str, reader: Reader | None) -> Record:
+    """Return the valid record of a key. One that says the CID of a private object is none for whom that object is not.
+
+    Raises: as `Names.record`.
+    """
+    record = names.record(name)
+    _, namespace, root, *_ = (*record.value.split("/"), "", "")
+    try:
+        private = CID.parse(root) if namespace == "ipfs" and content.hides(CID.parse(root)) else None
+    except InvalidError:
+        private = None
+    if private is not None:
+        if reader is None or content.hides(private, reader):
+            raise unknown_name(record.name)
+        reader.met_private = True
+    return record
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,11 +140,7 @@ class Resolver:
     def _valid(self, key: CID) -> Record:
         record = self._records.newest(key)
         if record is None:
-            raise NameUnknownError(
-                f"no record of the name {name_text(key)} is held here",
-                hint="`fungistor name import` takes one in",
-                retry_after_s=60,
-            )
+            raise unknown_name(key)
         ago_s = self._clock() - record.expires_s
         if ago_s >= 0:
             raise NameFailedError(
@@ -153,6 +149,15 @@ class Resolver:
                 retry_after_s=60,
             )
         return record
+
+
+def unknown_name(key: CID) -> NameUnknownError:
+    """The error for a key of which nothing is held here."""
+    return NameUnknownError(
+        f"no record of the name {name_text(key)} is held here",
+        hint="`fungistor name import` takes one in",
+        retry_after_s=60,
+    )
 
 
 def _root(asked: str, text: str) -> CID:

@@ -111,6 +111,17 @@ class Content:
         with self._source(cid, located) as source:
             return source.get(cid)
 
+    def hides(self, root: CID, reader: Reader | None = None) -> bool:
+        """Whether this is the root of private objects alone, none of which the reader may read."""
+        reader = reader or nobody()
+        held = sorted(self._keys.tenant_keys)[:TENANTS_TRIED_MAX]
+        records = [
+            self._catalog.record(object_id(self._keys.network_key, tenant, root.codec, root.multihash))
+            for tenant in sorted({*held, *reader.tenants})
+        ]
+        standing = [record for record in records if record is not None]
+        return bool(standing) and not any(reader.may_read(record) for record in standing)
+
     def _source(self, cid: CID, located: Located) -> ObjectSource:
         source = ObjectSource(located.manifest, self._threads)
         source.seed(cid, located.entry)

@@ -91,6 +91,11 @@ class MemoryContent:
         finally:
             self.closed += 1
 
+    def hides(self, root: CID, reader: Reader | None = None) -> bool:
+        """Tell whether a root is there for another tenant alone."""
+        tenant = self.private.get(root.multihash)
+        return tenant is not None and (reader is None or tenant not in reader.tenants)
+
 
 @dataclass(slots=True)
 class MemorySource:

@@ -70,6 +70,10 @@ class GuardedContent:
         with self._content.open(root, reader) as source:
             yield _GuardedSource(source, rules, exempt)
 
+    def hides(self, root: CID, reader: Reader | None = None) -> bool:
+        """Pass it on."""
+        return self._content.hides(root, reader)
+
 
 class _GuardedSource:
     def __init__(self, source: BlockSource, rules: Rules, exempt: bytes | None) -> None:

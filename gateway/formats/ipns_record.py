@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 
 from gateway import conditions, headers
+from gateway.backend import Content
 from gateway.formats import entity
-from gateway.names import Names
+from gateway.names import Names, record_for
 from gateway.paths import ContentPath
 from gateway.requests import Answer, Request
 
 MEDIA_TYPE = "application/vnd.ipfs.ipns-record"
 
 
-def answer(request: Request, path: ContentPath, names: Names) -> Answer:
+def answer(request: Request, path: ContentPath, names: Names, content: Content) -> Answer:
     """Answer with the record.
 
     Raises: InvalidError where the name is no key; NotFoundError, NameFailedError (expired), CorruptError.
     """
-    record = names.record(path.root)
+    record = record_for(names, content, path.root, request.reader)
     etag = f'"{hashlib.sha256(record.encoded).hexdigest()[:32]}.ipns-record"'
     filename = request.query.get("filename") or f"{path.root}.ipns-record"
     fields = {

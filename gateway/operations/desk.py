@@ -31,7 +31,7 @@ from gateway.operations import foreign
 from gateway.operations.admission import Admission, Tenants
 from gateway.operations.authorization import ForwardAuthorization
 from gateway.operations.clients import client_address, client_key
-from gateway.operations.identity import masked, request_id, trace_parent
+from gateway.operations.identity import masked, request_id, trace_parent, without_signature
 from gateway.operations.limits import Limits
 from gateway.operations.measures import count_answer, kind_of
 from gateway.operations.rules_file import OperatorRules, load_rules
@@ -205,7 +205,7 @@ class Desk:
         if self._authorization is not None:
             await self._authorization.check(
                 method=request.method,
-                target=path.text + masked(request.suffix),
+                target=path.text + without_signature(request.suffix),
                 client=request.client,
                 request_id=request.request_id,
                 fields=request.headers,

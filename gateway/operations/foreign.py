@@ -71,6 +71,10 @@ class ForeignContent:
         finally:
             foreign.close()
 
+    def hides(self, root: CID, reader: Reader | None = None) -> bool:
+        """Only what is ours can be private."""
+        return self._content.hides(root, reader)
+
 
 class _ForeignSource:
     """Blocks of one request. One thread at a time."""

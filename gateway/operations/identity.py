@@ -10,6 +10,7 @@ _TRACE_PARENT = re.compile(r"^[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f
 _SECRET_QUERY = re.compile(
     r"(?i)((?:^|[?&;])(?:[^=&;]*(?:token|secret|passw|signature|api[_-]?key|auth)[^=&;]*|sig|key|exp)=)[^&;]*"
 )
+_SIGNATURE = re.compile(r"(?<=[?&])sig=[A-Za-z0-9_-]{50}(?=&|$)")
 _TOKEN = re.compile(r"fst_[A-Za-z0-9]+_[A-Za-z0-9_-]+")
 
 
@@ -26,3 +27,8 @@ def trace_parent(said: str | None) -> str | None:
 def masked(target: str) -> str:
     """A request target as it may be logged: without what opens doors."""
     return _TOKEN.sub("fst_***", _SECRET_QUERY.sub(r"\1***", target))
+
+
+def without_signature(suffix: str) -> str:
+    """A query as it may be told to another service, which has its own logs: all but a link's signature."""
+    return _SIGNATURE.sub("sig=***", suffix)

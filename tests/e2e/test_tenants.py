@@ -116,6 +116,10 @@ def test_a_private_object_is_there_for_its_tenant_s_token_alone(world: World) ->
         assert world.get(path, **fields).status_code == 404
         assert world.get(path, None, **{**fields, "If_None_Match": etag}).status_code == 404
         assert world.get(path, "museum", **{**fields, "If_None_Match": etag}).status_code in (304, 206)
+    record = f"/ipns/{name['key']}?format=ipns-record"
+    assert world.get(record).status_code == 502  # as of a key that nobody here knows
+    assert world.get(record, "museum").headers["cache-control"] == "private, no-cache"
+    assert b"/ipfs/" not in world.get(f"/routing/v1/ipns/{name['key']}").content
     assert world.get(f"/ipfs/{root}", None, Cache_Control="only-if-cached").status_code == 412
     for token in (None, "museum"):
         assert world.get(f"/routing/v1/providers/{root}", token).json() == {"Providers": []}

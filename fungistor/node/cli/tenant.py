@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from fungistor.catalog.catalog import Catalog
 from fungistor.errors import InvalidError
+from fungistor.ids import OWN_TENANT
 from fungistor.keys.ring import NodeKeys
 from fungistor.node.acting import named_tenant
 from fungistor.node.cli.output import Output, size_text
@@ -55,7 +56,9 @@ def show(arguments: argparse.Namespace, output: Output) -> int:
     acting = acting_of(argparse.Namespace(tenant=arguments.name, handler=arguments.handler))
     with tenancy_of(arguments) as (tenancy, catalog, keys):
         number = (
-            acting.tenant(catalog, keys) if acting.token else named_tenant(catalog, acting.named or "default").number
+            acting.tenant(catalog, keys)
+            if acting.token
+            else named_tenant(catalog, acting.named or str(OWN_TENANT)).number
         )
         line = tenancy.line(number)
     output.fields(

@@ -12,7 +12,7 @@ from fungistor.errors import DeniedError
 from fungistor.ids import TenantNumber
 from fungistor.objects.bearers import BadTokenError
 from fungistor.testing.memory_content import MemoryContent
-from gateway.operations.identity import masked
+from gateway.operations.identity import masked, without_signature
 from tests.unit.gateway.live import Live, serving
 
 MUSEUM = TenantNumber(7)
@@ -113,6 +113,13 @@ def test_public_content_is_as_it_was_with_a_token(museum: tuple[Live, str, Doors
     with_token = live.get(f"/ipfs/{cid}", Authorization="Bearer fst_museum")
     assert "immutable" in with_token.headers["cache-control"]
     assert "vary" not in with_token.headers or "Authorization" not in with_token.headers["vary"]
+
+
+def test_another_service_is_told_the_query_without_the_signature() -> None:
+    """All that it may go by is there; what opens the door here is not."""
+    signature = "A" * 50
+    assert without_signature(f"?token=t&exp=9&sig={signature}&a=b") == "?token=t&exp=9&sig=***&a=b"
+    assert without_signature("?sig=own&x=1") == "?sig=own&x=1"
 
 
 def test_no_log_has_what_opens_doors() -> None:

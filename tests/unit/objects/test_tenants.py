@@ -60,6 +60,13 @@ def test_a_private_object_is_found_by_its_tenant_alone(network: MemoryNetwork, t
     network.forget()
     with pytest.raises(NotFoundError) as nothing:
         network.content.open(absent)
+    root = CID.parse(published.cid)
+    assert [network.content.hides(root, reader) for reader in (None, Reader(OWN_TENANT), Reader(museum))] == [
+        True,
+        True,
+        False,
+    ]
+    assert not network.content.hides(absent)
     for cid in cids:
         for reader in (None, Reader(), Reader(OWN_TENANT)):
             with pytest.raises(NotFoundError) as hidden:
