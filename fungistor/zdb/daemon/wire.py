@@ -258,9 +258,10 @@ class RequestParser:
     def _line(self) -> bytes | None:
         """Return the next header line without its first byte and line feed, or None if it is not all there."""
         end = self._data.find(b"\n", self._pos)
+        # Too long is too long, whether or not its end came along with it.
+        if (len(self._data) if end < 0 else end) - self._pos >= HEADER_LINE_BYTES_MAX:
+            raise ProtocolError("")
         if end < 0:
-            if len(self._data) - self._pos >= HEADER_LINE_BYTES_MAX:
-                raise ProtocolError("")
             return None
         line = self._data[self._pos + 1 : end]
         self._pos = end + 1

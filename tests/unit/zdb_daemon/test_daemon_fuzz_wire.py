@@ -70,7 +70,16 @@ def test_any_cut_of_a_hurt_stream_is_the_same(seed: int) -> None:
     data = mutated(chance, b"".join(encode(*request) for request in requests(chance)))
     whole = parse([data])
     assert parse(split(data, seed, chance.randrange(40))) == whole
+    assert parse([data[at : at + 8192] for at in range(0, len(data), 8192)]) == whole
     assert parse([data[at : at + 1] for at in range(min(len(data), 3000))] + [data[3000:]]) == whole
+
+
+def test_a_long_header_is_one_error_however_it_is_cut() -> None:
+    """A header line beyond its bound ends the stream without a word, whether its end came along with it or not."""
+    for head in (b"*", b"*1\r\n$"):
+        for size in (8190, 8191, 8192, 9000):
+            data = head + b"0" * size + b"\r\n"
+            assert parse([data]) == parse([data[:8193], data[8193:]]) == parse([data[:4000], data[4000:]]), (head, size)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
