@@ -112,7 +112,11 @@ def _check_request(site: Site, request: Asked) -> None:
     asked = path + ("?" + "&".join(f"{key}={value}" for key, value in query.items()) if query else "")
     lines = [f"{method} {_target(asked)} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"]
     lines += [f"{name}: {_field(value)}" for name, value in fields.items()]
-    status = status_of(site, ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "replace"))
+    try:
+        status = status_of(site, ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "replace"))
+    except ConnectionResetError:
+        assert root_name == "holed", "only a body whose blocks are missing is broken off"
+        return
     assert status != 500, (asked, fields)
     assert status < 600
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from html import unescape
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fungistor.dag.cid import CID
@@ -30,6 +30,7 @@ def _names(page: str) -> list[str]:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20), unique=True, max_size=8))
+@settings(deadline=None)
 def test_any_names(names: list[bytes]) -> None:
     """Any bytes as names show as text, link by their exact bytes, and cannot add markup."""
     page = _page([DirEntry(name, EMPTY, 1) for name in names])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fungistor.errors import InvalidError
@@ -11,6 +11,7 @@ NAME = st.binary(min_size=1, max_size=12).filter(lambda name: name not in (b".",
 
 
 @given(st.lists(NAME, max_size=4), st.booleans())
+@settings(deadline=None)
 def test_round_trip(names: list[bytes], is_slashed: bool) -> None:
     """A path built from any names parses back to them, each decoded once."""
     text = paths.join("ipfs", "bafkqaaa", tuple(names)) + ("/" if is_slashed else "")
@@ -20,6 +21,7 @@ def test_round_trip(names: list[bytes], is_slashed: bool) -> None:
 
 
 @given(st.binary(max_size=40))
+@settings(deadline=None)
 def test_hostile_bytes_are_invalid_or_a_path(below: bytes) -> None:
     """Any bytes after the namespace give a path or InvalidError, never another error."""
     try:
