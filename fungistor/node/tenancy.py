@@ -179,6 +179,8 @@ class Tenancy:
                     f"there is a tenant {name} already", hint="`fungistor tenant hold` takes its key here"
                 )
             number = self._catalog.tenants.next_number()
+            # The key before the commit, so that whatever keeps copies of the two has both when it is acknowledged.
+            tenant_key(root, self._table, number)
             self._commit(AddTenant(number, name, bytes_max, objects_max, int(self._clock())))
             return number
 

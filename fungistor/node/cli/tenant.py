@@ -15,8 +15,10 @@ from fungistor.keys.ring import NodeKeys
 from fungistor.node.acting import named_tenant
 from fungistor.node.cli.output import Output, size_text
 from fungistor.node.cli.rights import acting_of
+from fungistor.node.config import load_config
 from fungistor.node.home import Home
 from fungistor.node.tenancy import Tenancy, TenantLine
+from fungistor.node.use import network_of
 from fungistor.node.wiring import open_catalog
 
 _HEAD = ("TENANT", "NUMBER", "BYTES", "OF", "OBJECTS", "OF", "TOKENS")
@@ -32,16 +34,21 @@ _COLUMNS = (
 
 
 @contextlib.contextmanager
-def tenancy_of(arguments: argparse.Namespace) -> Iterator[tuple[Tenancy, Catalog, NodeKeys]]:
-    """Open a home's catalog for what is asked of tenants."""
+def tenancy_of(arguments: argparse.Namespace, *, writes: bool = False) -> Iterator[tuple[Tenancy, Catalog, NodeKeys]]:
+    """Open a home's catalog for what is asked of tenants; for what `writes`, with the members that keep copies."""
     home = Home.resolve(arguments.home)
+    if writes and home.exists() and (home.is_running() or load_config(home).pool is not None):
+        with network_of(home) as network:
+            parts = network.parts
+            yield Tenancy(home, parts.catalog, parts.keys, parts.key_table, os.environ), parts.catalog, parts.keys
+        return
     with open_catalog(home) as (catalog, keys, table):
         catalog.catch_up()
         yield Tenancy(home, catalog, keys, table, os.environ), catalog, keys
 
 
 def add(arguments: argparse.Namespace, output: Output) -> int:
-    with tenancy_of(arguments) as (tenancy, _, _):
+    with tenancy_of(arguments, writes=True) as (tenancy, _, _):
         line = tenancy.add(arguments.name, arguments.bytes, arguments.objects)
     return _say(line, output, f"tenant {line.tenant.name} has number {line.tenant.number}, and a key of its own")
 
@@ -81,7 +88,7 @@ def show(arguments: argparse.Namespace, output: Output) -> int:
 def quota(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.bytes is None and arguments.objects is None:
         raise InvalidError("no quota is said", hint="--bytes SIZE, --objects N, or `none` for one of them")
-    with tenancy_of(arguments) as (tenancy, catalog, _):
+    with tenancy_of(arguments, writes=True) as (tenancy, catalog, _):
         line = tenancy.change(
             named_tenant(catalog, arguments.name).number,
             lambda tenant: replace(
@@ -99,7 +106,7 @@ def quota(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def rename(arguments: argparse.Namespace, output: Output) -> int:
-    with tenancy_of(arguments) as (tenancy, catalog, _):
+    with tenancy_of(arguments, writes=True) as (tenancy, catalog, _):
         number = named_tenant(catalog, arguments.name).number
         line = tenancy.change(number, lambda tenant: replace(tenant, name=arguments.new))
     return _say(line, output, f"tenant {line.tenant.number} is {line.tenant.name} from now on")
@@ -112,7 +119,7 @@ def hold(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def remove(arguments: argparse.Namespace, output: Output) -> int:
-    with tenancy_of(arguments) as (tenancy, catalog, _):
+    with tenancy_of(arguments, writes=True) as (tenancy, catalog, _):
         line = tenancy.remove(named_tenant(catalog, arguments.name).number, dry_run=arguments.dry_run)
     would = "would be " if arguments.dry_run else "is "
     if output.as_json:
@@ -124,7 +131,7 @@ def remove(arguments: argparse.Namespace, output: Output) -> int:
 
 def revoke_links(arguments: argparse.Namespace, output: Output) -> int:
     acting = acting_of(argparse.Namespace(tenant=arguments.name, handler=arguments.handler))
-    with tenancy_of(arguments) as (tenancy, catalog, keys):
+    with tenancy_of(arguments, writes=True) as (tenancy, catalog, keys):
         number = acting.tenant(catalog, keys)
         line = tenancy.line(number) if arguments.dry_run else tenancy.revoke_links(number)
     would = "would end" if arguments.dry_run else "have ended"

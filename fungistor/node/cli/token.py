@@ -21,7 +21,7 @@ def add(arguments: argparse.Namespace, output: Output) -> int:
     scopes = parse_scopes(arguments.scopes)
     file = None if arguments.output is None else _new_file(arguments.output)
     try:
-        with tenancy_of(arguments) as (tenancy, catalog, keys):
+        with tenancy_of(arguments, writes=True) as (tenancy, catalog, keys):
             line, text = tenancy.add_token(acting.tenant(catalog, keys), scopes, arguments.label, arguments.expires)
         if file is not None:
             os.write(file, f"{text}\n".encode())
@@ -54,7 +54,7 @@ def listed(arguments: argparse.Namespace, output: Output) -> int:
 
 def revoke(arguments: argparse.Namespace, output: Output) -> int:
     acting = acting_of(arguments)
-    with tenancy_of(arguments) as (tenancy, catalog, keys):
+    with tenancy_of(arguments, writes=True) as (tenancy, catalog, keys):
         line = tenancy.revoke_token(acting.tenant(catalog, keys), arguments.id, dry_run=arguments.dry_run)
     if output.as_json:
         output.json_line({**line.to_json(), "revoked": not arguments.dry_run, "dry_run": arguments.dry_run})
