@@ -29,7 +29,6 @@ def assert_cleared(up: Up, layouts: int) -> None:
     assert (kept["cleared_layouts"], int(str(kept["clear_in"])) > 0) == (0, True), kept
     done = up.lines("repair", "--grace", "0")[0]
     assert (done["cleared_layouts"], done["pending"], done["clear_in"]) == (layouts, [], 0), done
-    assert int(str(done["freed"])) > 0
     assert up.command("verify", "--all").returncode == 0
 
 
