@@ -1,8 +1,10 @@
 """Publishers of one home that commit at the same moment share an append: one flush of a disk, one round of Raft.
 
-Whoever wants to append writes a request into a folder and waits for its turn. Whose turn it is appends every request
-that is there, his own first, and writes into each where it came to stand. A request whose writer died is not appended.
-Should the one whose turn it is die in between, the others append theirs again: session and sequence make that harmless.
+Whoever wants to append writes a request into a folder and waits for its turn. Whose turn it is takes every request that
+is there by renaming it, appends all, his own first, and writes into each where it came to stand. A request whose writer
+died is not appended. Whoever waited too long withdraws his, by renaming it too: only one of the two renames succeeds.
+Should the one whose turn it is die or stop after it took some, their writers append them again: session and sequence
+make that harmless.
 """
 
 from __future__ import annotations
@@ -23,11 +25,16 @@ from fungistor.limits import COMMAND_BYTES_MAX
 TURN_S: Final = 2.0
 """How long to wait for one's turn. Whoever has it may be stopped, and the engine needs no turns: only sharing does."""
 
+TAKEN_S: Final = 15.0
+"""How long a request that was taken waits to hear of it."""
+
 LOOK_S: Final = 0.001
 LOOK_S_MAX: Final = 0.01
 
 _TURN: Final = "turn"
 _ASIDE: Final = ".aside"
+_TAKEN: Final = ".taken"
+_WITHDRAWN: Final = ".withdrawn"
 _WAITING, _DONE = b"w", b"d"
 _STATE_BYTES: Final = 1 + 8
 _FENCE_BYTES: Final = 8
@@ -55,7 +62,7 @@ class SharedAppends:
         check_batch(batch)
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            with self._asked(fence, batch) as own, self._turn() as is_mine:
+            with self._asked(fence, batch) as own, self._turn(own) as is_mine:
                 return self._told(own) or (self._lead(own) if is_mine else self._log.append(fence, batch))
         except OSError as error:
             raise FailedError(f"{self._folder}: {error.strerror or error}", hint="make room there") from error
@@ -75,22 +82,19 @@ class SharedAppends:
             os.rename(path + _ASIDE, path)  # whole, or not there
             yield _Request(path, descriptor, fence, tuple(batch))
         finally:
-            for left in (path, path + _ASIDE):
+            for left in (path, path + _ASIDE, path + _TAKEN, path + _WITHDRAWN):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(left)
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[bool]:
-        """Wait for the turn; False: it did not come."""
+    def _turn(self, own: _Request) -> Iterator[bool]:
+        """Wait for the turn; False: it did not come, and nobody else is going to append the request."""
         descriptor = os.open(os.path.join(self._folder, _TURN), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline, pause = time.monotonic() + TURN_S, LOOK_S
         try:
-            is_mine = _locked(descriptor)
-            while not is_mine and time.monotonic() < deadline:
-                time.sleep(pause)
-                pause = min(LOOK_S_MAX, 2 * pause)
-                is_mine = _locked(descriptor)
+            is_mine = _locked_within(descriptor, TURN_S)
+            if not is_mine and not _renamed(own.path, own.path + _WITHDRAWN):
+                is_mine = _locked_within(descriptor, TAKEN_S)
             yield is_mine
         finally:
             os.close(descriptor)
@@ -133,11 +137,17 @@ class SharedAppends:
             request = _read(path)
             if request is None:
                 continue
+            if "." in name:  # taken or withdrawn
+                os.close(request.descriptor)
+                continue
             entries, size = entries + len(request.batch), size + sum(map(len, request.batch))
             if request.fence != own.fence or entries > BATCH_ENTRIES_MAX or size > COMMAND_BYTES_MAX:
                 os.close(request.descriptor)
                 break  # it has its own turn
-            found.append(request)
+            if _renamed(path, path + _TAKEN):
+                found.append(request)
+            else:
+                os.close(request.descriptor)
         return found
 
     # the rest is the engine's
@@ -174,6 +184,25 @@ def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        return False
+    return True
+
+
+def _locked_within(descriptor: int, seconds: float) -> bool:
+    deadline, pause = time.monotonic() + seconds, LOOK_S
+    is_mine = _locked(descriptor)
+    while not is_mine and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(LOOK_S_MAX, 2 * pause)
+        is_mine = _locked(descriptor)
+    return is_mine
+
+
+def _renamed(path: str, new: str) -> bool:
+    """Whether this one renamed it; False: another was first, or it is gone."""
+    try:
+        os.rename(path, new)
+    except FileNotFoundError:
         return False
     return True
 

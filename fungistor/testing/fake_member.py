@@ -181,6 +181,7 @@ class FakeMember:
             "GET": lambda words: _bulk(self._told(words[1])),
             "GETRANGE": self._getrange,
             "EXISTS": lambda words: b":%d\r\n" % (words[1] in self.values),
+            "CHECK": lambda words: b":1\r\n" if words[1] in self.values else _bulk(None),
             "DEL": lambda words: b"+OK\r\n" if self.values.pop(words[1], None) is not None else b"-Key not found\r\n",
         }
         if self.faults.error and name not in GREETING_COMMANDS:

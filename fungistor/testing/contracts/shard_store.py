@@ -278,7 +278,7 @@ class ShardPortContract(ABC, Generic[AnyMembers]):
         with self.open_store(cluster) as store:
             put_whole(store, stripe)
             window = store.window(stripe.slot.stripe_id, LAYOUT, 6)
-            assert {str(said) for said in store.check_home([stripe.slot])[0].values()} == {"good"}
+            until(lambda: {str(said) for said in store.check_home([stripe.slot])[0].values()} == {"good"})
             cluster.wipe(window[1])
             until(lambda: str(store.check_home([stripe.slot])[0][1]) == "missing")
             [said] = store.check_home([stripe.slot])

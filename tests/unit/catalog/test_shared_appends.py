@@ -109,3 +109,43 @@ def test_nobody_waits_long_for_one_who_was_stopped(tmp_path: Path, monkeypatch: 
         assert shared.append(0, [b"two"]) == after_entry(2)
     assert shared.append(0, [b"three"]) == after_entry(3)
     assert [entry.payload for entry in log.read(START)] == [b"one", b"two", b"three"]
+
+
+def test_who_was_taken_waits_to_hear_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an append that took a request goes on for longer than a turn, its writer does not append it again; a
+    request that nobody took is withdrawn, and appended by its writer alone."""
+    folder, log, slow, may = tmp_path / "appends", CountedLog(), threading.Event(), threading.Event()
+    shared = SharedAppends(log, str(folder))
+
+    def fault(when: str) -> None:
+        if when == "before" and log.sizes[-1] > 1:
+            slow.set()
+            assert may.wait(WAIT_S)
+
+    log.fault = fault
+    in_vain: list[str] = []
+    rename = shared_appends._renamed
+
+    def renamed(path: str, new: str) -> bool:
+        done = rename(path, new)
+        if not done:
+            in_vain.append(new)
+        return done
+
+    monkeypatch.setattr(shared_appends, "_renamed", renamed)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(shared.append, 0, [b"first"])
+        wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
+        others = [pool.submit(shared.append, 0, [b"%d" % number]) for number in range(3)]
+        wait_until(lambda: waiting(folder) == 4, WAIT_S, 0.001)
+        log.may.set()
+        first.result(WAIT_S)
+        assert slow.wait(WAIT_S)
+        assert shared.append(0, [b"late"]) == after_entry(2)
+        wait_until(lambda: len(in_vain) == 2, WAIT_S, 0.001)
+        may.set()
+        places = [future.result(WAIT_S) for future in others]
+    entries = {entry.position: entry.payload for entry in log.read(START)}
+    assert [entries[place] for place in places] == [b"0", b"1", b"2"]
+    assert sorted(entries.values()) == [b"0", b"1", b"2", b"first", b"late"]
+    assert os.listdir(folder) == ["turn"]
