@@ -24,7 +24,7 @@ system:
 	@bash scripts/system.sh
 
 test: lint system
-	$(BIN)/pytest -n 2 -m "not soak"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not soak"
 
 bench: env
 	$(BIN)/python -m benchmarks
