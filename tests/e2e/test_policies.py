@@ -8,10 +8,12 @@ from pathlib import Path
 
 import tomli_w
 
+from fungistor.node.children import wait_until
 from tests.e2e.running import fungistor, running
 from tests.e2e.test_pool_apply import lines as lines_of
 from tests.e2e.test_pool_apply import made, write_pool
 
+WAIT_S = 60.0
 SITES = {"de/a": ("m01", "m02"), "de/b": ("m03", "m04"), "nl/c": ("m05", "m06"), "us/d": ("m07", "m08", "m09")}
 
 
@@ -54,7 +56,7 @@ def test_a_policy_of_sites_and_regions(tmp_path: Path) -> None:
         assert "policy eu" in broken.stderr
         assert "add 1 members" in broken.stderr
         up.lines("member", "stop", *SITES["de/b"])
-        assert up.lines("stat", cid)[0]["survives"] == 0
+        wait_until(lambda: up.lines("stat", cid)[0]["survives"] == 0, WAIT_S, 0.1)  # until they are known to be gone
         assert up.command("get", cid, "-o", str(tmp_path / "copy")).returncode == 0
         assert (tmp_path / "copy").read_bytes() == content
         up.lines("member", "start", *SITES["de/b"])
