@@ -22,11 +22,10 @@ from fungistor.keys.issue import issue
 from fungistor.keys.ring import NodeKeys, SigningKey, authority_of
 from fungistor.keys.store import KeyStore
 from fungistor.node.home import Home
+from fungistor.node.scope_words import scope_names
 from fungistor.objects.results import Json
 
 log = logging.getLogger(__name__)
-
-SCOPE_NAMES = {scope.name.lower(): scope for scope in Scope if scope.name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +50,6 @@ class NodeLine:
             "seen": None if report is None else report.told,
             "agrees": None if report is None else report.agrees,
         }
-
-
-def scope_names(scopes: Scope) -> list[str]:
-    """Scopes as users write them."""
-    return [name for name, scope in SCOPE_NAMES.items() if scope & scopes]
-
-
-def parse_scopes(text: str) -> Scope:
-    """Scopes from names with commas. Raises: InvalidError."""
-    scopes = Scope(0)
-    for name in text.split(","):
-        if name not in SCOPE_NAMES:
-            raise InvalidError(f"{name!r} is no scope", hint=f"scopes are {', '.join(SCOPE_NAMES)}")
-        scopes |= SCOPE_NAMES[name]
-    return scopes
 
 
 def enrol(home: Home, keys: NodeKeys, catalog: Catalog, environ: Mapping[str, str] | None = None) -> bool:

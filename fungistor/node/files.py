@@ -1,10 +1,14 @@
-"""Files that are either whole or absent: written aside, synced, renamed."""
+"""Files that are either whole or absent: written aside, synced, renamed; and files that one process at a time holds."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+
+from fungistor.errors import FungiStorError
 
 
 def write_atomic(path: str, content: bytes, *, mode: int = 0o600, sync: bool = True) -> None:
@@ -68,3 +72,19 @@ def read_bounded(path: str, bytes_max: int) -> bytes | None:
     with open(path, "rb") as file:
         content = file.read(bytes_max + 1)
     return content if len(content) <= bytes_max else None
+
+
+@contextlib.contextmanager
+def locked(path: str, busy: FungiStorError | None = None) -> Iterator[None]:
+    """Hold a file's lock, which also goes with its process: wait for whoever has it, or raise `busy` at once."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+        except BlockingIOError:
+            if busy is None:
+                raise
+            raise busy from None
+        yield
+    finally:
+        os.close(descriptor)

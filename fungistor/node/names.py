@@ -8,7 +8,6 @@ from fungistor.catalog.catalog import Catalog
 from fungistor.errors import FungiStorError
 from fungistor.ids import TenantNumber
 from fungistor.keys.ring import NodeKeys
-from fungistor.names.dns_client import make_lookup
 from fungistor.names.dnslink import StaticMap, parse_map
 from fungistor.names.dnslink_cache import DnslinkCache
 from fungistor.names.resolver import Resolver
@@ -25,6 +24,8 @@ def open_names(home: Home, environment: Mapping[str, str]) -> Resolver:
 
     Raises: InvalidError: the configuration or the fixed map is no good, and where.
     """
+    from fungistor.names.dns_client import make_lookup  # only who resolves names waits for its imports
+
     static = StaticMap(parse_map(environment.get(MAP_VARIABLE, "")))
     lookup = make_lookup(load_config(home).dns)
     return Resolver(NameTable(home.name_table), DnslinkCache(lookup, static))

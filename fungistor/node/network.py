@@ -105,6 +105,14 @@ class Parts:
     pool_file: str | None = None
     """Of members that other nodes run."""
 
+    def mender(self) -> Mender:
+        """Rebuilds shards, and tells of those that are damaged."""
+        return Mender(self.pool, self.on_corrupt)
+
+    def stripe_list(self, record: Record) -> StripeListReader:
+        """An object's stripes, without any content key."""
+        return StripeListReader(self.threads.reader, record)
+
 
 class Network:
     """One node's view of a network. Thread-safe; close it after use."""
@@ -118,7 +126,7 @@ class Network:
         self.cache = parts.cache
         self.tenant = parts.tenant
         self._names = NamesOfTenants(parts.home, parts.catalog, parts.keys, parts.key_table)
-        self._payer = Payer(parts.catalog, parts.pool, self._stripe_list, self._mender)
+        self._payer = Payer(parts.catalog, parts.pool, parts.stripe_list, parts.mender)
         ports = PublishPorts(
             store=parts.pool,
             catalog=parts.catalog,
@@ -217,12 +225,6 @@ class Network:
     def _current(self, identity: ObjectId) -> Record | None:
         self.catalog.catch_up()
         return self.catalog.record(identity)
-
-    def _mender(self) -> Mender:
-        return Mender(self._parts.pool, self._parts.on_corrupt)
-
-    def _stripe_list(self, record: Record) -> StripeListReader:
-        return StripeListReader(self._parts.threads.reader, record)
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -399,7 +401,7 @@ class Network:
                 yield slot
 
         try:
-            tally = verifier.verify(counted(self._stripe_list(record).all_slots()))
+            tally = verifier.verify(counted(self._parts.stripe_list(record).all_slots()))
         except NotEnoughShardsError:
             # The stripe list itself cannot be read: count what is left of the stripe that holds its root.
             tally = verifier.verify([decode_root(record.manifest, record.salt).slot])

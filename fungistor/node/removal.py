@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from fungistor.cache.disk import DiskCache
-from fungistor.catalog.record import Record
 from fungistor.catalog.removal import Keep
 from fungistor.dag.cid import CID
 from fungistor.errors import ConflictError, FungiStorError, InvalidError
 from fungistor.ids import ObjectId
 from fungistor.keys.ring import object_id
 from fungistor.node.config import load_config
+from fungistor.node.files import locked
 from fungistor.node.network import Parts
 from fungistor.objects.collect import Collector
-from fungistor.objects.manifest_reader import StripeListReader
-from fungistor.objects.mend import Mender
 from fungistor.objects.paths import parse_cid_path
 from fungistor.objects.repack import Repacker
 from fungistor.objects.results import Collected, KeptLine, Progress, Unpublished, no_progress
@@ -90,27 +87,14 @@ class Removal:
 
     def _collector(self) -> Collector:
         parts = self._parts
+        repacker = Repacker(
+            parts.catalog, parts.pool, parts.stripe_list, parts.mender, parts.home.journal, sync=parts.sync
+        )
+        return Collector(parts.catalog, parts.pool, parts.stripe_list, repacker, parts.home.journal)
 
-        def open_list(record: Record) -> StripeListReader:
-            return StripeListReader(parts.threads.reader, record)
-
-        def mender() -> Mender:
-            return Mender(parts.pool, parts.on_corrupt)
-
-        repacker = Repacker(parts.catalog, parts.pool, open_list, mender, parts.home.journal, sync=parts.sync)
-        return Collector(parts.catalog, parts.pool, open_list, repacker, parts.home.journal)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        path = self._parts.home.path("run", "gc.lock")
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise ConflictError("a collection runs already in this home", hint="wait until it has ended") from None
-        finally:
-            os.close(lock)
+    def _alone(self) -> AbstractContextManager[None]:
+        busy = ConflictError("a collection runs already in this home", hint="wait until it has ended")
+        return locked(self._parts.home.path("run", "gc.lock"), busy)
 
     def _root(self, text: str) -> tuple[CID, ObjectId]:
         path = parse_cid_path(text)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from fungistor.catalog.record import Record
 from fungistor.coding.manifest import Slot
@@ -14,10 +13,9 @@ from fungistor.errors import ConflictError
 from fungistor.ids import MemberNumber
 from fungistor.node.config import load_config
 from fungistor.node.damage import DamageNotes
+from fungistor.node.files import locked
 from fungistor.node.members import member_specs, placement_tables, pool_members
 from fungistor.node.network import Parts
-from fungistor.objects.manifest_reader import StripeListReader
-from fungistor.objects.mend import Mender
 from fungistor.objects.owed import Payer
 from fungistor.objects.results import Progress, RepairReport, no_progress
 from fungistor.repair.clearing import Cleared, Clearer
@@ -58,8 +56,8 @@ class Repairs:
             toured = Tour(
                 parts.catalog,
                 self._slots,
-                lambda: Mover(parts.pool, self._mender(), pace.take, suspected.of, look),
-                Payer(parts.catalog, parts.pool, self._stripe_list, self._mender).mend_whole,
+                lambda: Mover(parts.pool, parts.mender(), pace.take, suspected.of, look),
+                Payer(parts.catalog, parts.pool, parts.stripe_list, parts.mender).mend_whole,
             ).run(progress)
             moved = toured.moved
             cleared = Cleared()
@@ -106,25 +104,11 @@ class Repairs:
         return Clearer(self._parts.catalog, self._parts.pool, self._slots, time.time)
 
     def _slots(self, record: Record) -> Iterator[Slot]:
-        return self._stripe_list(record).all_slots()
-
-    def _stripe_list(self, record: Record) -> StripeListReader:
-        return StripeListReader(self._parts.threads.reader, record)
-
-    def _mender(self) -> Mender:
-        return Mender(self._parts.pool, self._parts.on_corrupt)
+        return self._parts.stripe_list(record).all_slots()
 
     def _names(self, numbers: Iterable[MemberNumber]) -> tuple[str, ...]:
         return tuple(sorted(self._parts.pool.name(number) for number in numbers))
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        path = self._parts.home.path("run", "repair.lock")
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise ConflictError("a repair runs already in this home", hint="wait until it has ended") from None
-        finally:
-            os.close(lock)
+    def _alone(self) -> AbstractContextManager[None]:
+        busy = ConflictError("a repair runs already in this home", hint="wait until it has ended")
+        return locked(self._parts.home.path("run", "repair.lock"), busy)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -33,14 +32,15 @@ from fungistor.keys.issue import tenant_key
 from fungistor.keys.ring import NodeKeys
 from fungistor.keys.store import KeyStore
 from fungistor.keys.tokens import ID_BYTES, draw_token
+from fungistor.node.files import locked
 from fungistor.node.home import Home
 from fungistor.node.new_keys import refuse_half_rotated
+from fungistor.node.scope_words import scope_names
 from fungistor.objects.results import Json
 
 TRIES_MAX = 16
 """Of one whom others overtake each time by adding or changing a tenant."""
 
-SCOPE_NAMES = {scope.name.lower(): scope for scope in TokenScope if scope.name}
 
 T = TypeVar("T")
 
@@ -102,21 +102,6 @@ def check_name(name: str) -> str:
             hint=f"1 to {TENANT_NAME_BYTES_MAX} printable bytes, and no number",
         )
     return name
-
-
-def scope_names(scopes: TokenScope) -> list[str]:
-    """Scopes as users write them."""
-    return [name for name, scope in SCOPE_NAMES.items() if scope & scopes]
-
-
-def parse_scopes(text: str) -> TokenScope:
-    """Scopes from names with commas. Raises: InvalidError."""
-    scopes = TokenScope(0)
-    for name in text.split(","):
-        if name not in SCOPE_NAMES:
-            raise InvalidError(f"{name[:40]!r} is no scope", hint=f"scopes are {', '.join(SCOPE_NAMES)}")
-        scopes |= SCOPE_NAMES[name]
-    return scopes
 
 
 class Tenancy:
@@ -291,7 +276,7 @@ class Tenancy:
         """Have the tenant's key, drawn if the table has none, in this node's key file."""
         key = tenant_key(root, self._table, tenant)
         path = os.path.join(self._home.keys, "node.key")
-        with _alone(self._home):
+        with locked(os.path.join(self._home.keys, ".lock")):  # one process of a home at a time changes the key file
             keys = load_node_keys(path)
             if keys.tenant_keys.get(tenant) != key:
                 save_node_keys(path, replace(keys, tenant_keys={**keys.tenant_keys, tenant: key}))
@@ -323,14 +308,3 @@ def _token_id(text: str) -> bytes:
     if len(identity) != ID_BYTES:
         raise InvalidError(f"a token's id has {2 * ID_BYTES} hex digits", hint="`fungistor token list` tells them")
     return identity
-
-
-@contextlib.contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    """One process of a home at a time changes the key file."""
-    lock = os.open(os.path.join(home.keys, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

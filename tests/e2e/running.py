@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,30 @@ def fungistor(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run one command as a user would."""
     argv = [sys.executable, "-m", "fungistor.node", "--home", str(home), *words]
     return subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+
+
+def published(home: Path, path: Path, *words: str) -> str:
+    """Publish with a home, which need not run; the CID."""
+    done = fungistor(home, "--json", "publish", str(path), *words)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["cid"])
+
+
+def waiting_publish(home: Path, path: Path) -> subprocess.Popen[str]:
+    """A publish that waits, seen to wait."""
+    words = [sys.executable, "-m", "fungistor.node", "--home", str(home), "--json", "publish", str(path), "--wait"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("waiting" in line for line in process.stderr)
+    return process
+
+
+def new_home(first: Up, home: Path) -> Path:
+    """A home with the node key of a network, and nothing else."""
+    (home / "keys").mkdir(mode=0o700, parents=True)
+    home.chmod(0o700)
+    shutil.copy(first.home / "keys" / "node.key", home / "keys" / "node.key")
+    return home
 
 
 def start(home: Path, options: Sequence[str] = ("--members", "6"), argv: Sequence[str] = ()) -> Up:

@@ -7,9 +7,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,7 +17,7 @@ import pytest
 
 from fungistor.node.children import wait_until
 from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
-from tests.e2e.running import Up, fungistor, running
+from tests.e2e.running import Up, new_home, published, running, waiting_publish
 
 WAIT_S = 60.0
 READS = 100
@@ -36,34 +33,8 @@ def etcd(tmp_path: Path) -> Iterator[EtcdCluster]:
         yield cluster
 
 
-def publish(home: Path, path: Path) -> str:
-    done = fungistor(home, "--json", "publish", str(path))
-    assert done.returncode == 0, done.stderr
-    return str(json.loads(done.stdout)["cid"])
-
-
-def waiting_publish(home: Path, path: Path) -> subprocess.Popen[str]:
-    """A publish that waits, seen to wait."""
-    words = [sys.executable, "-m", "fungistor.node", "--home", str(home), "--json", "publish", str(path), "--wait"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert any("waiting" in line for line in process.stderr)
-    return process
-
-
 def gives(node: Up, cid: str, content: bytes) -> bool:
     return httpx.get(f"{node.gateway}/ipfs/{cid}", timeout=WAIT_S).content == content
-
-
-def joined_home(first: Up, folder: Path) -> tuple[Path, Path]:
-    """A home with the node key of the network and nothing else, and the pool's file."""
-    home, pool = folder / "second", folder / "pool.toml"
-    (home / "keys").mkdir(mode=0o700, parents=True)
-    home.chmod(0o700)
-    shutil.copy(first.home / "keys" / "node.key", home / "keys" / "node.key")
-    done = first.command("pool", "export", "-o", str(pool))
-    assert done.returncode == 0, done.stderr
-    return home, pool
 
 
 def test_a_dead_quorum_is_felt_by_no_reader(tmp_path: Path, etcd: EtcdCluster) -> None:
@@ -77,10 +48,12 @@ def test_a_dead_quorum_is_felt_by_no_reader(tmp_path: Path, etcd: EtcdCluster) -
     member_words = ("--members", str(MEMBERS), "--no-sync", "--catalog", url)
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(running(tmp_path / "first", member_words))
-        home, pool = joined_home(first, tmp_path)
+        home, pool = new_home(first, tmp_path / "second"), tmp_path / "pool.toml"
+        done = first.command("pool", "export", "-o", str(pool))
+        assert done.returncode == 0, done.stderr
         with running(home, ("--pool", str(pool), "--catalog", url)) as second:
-            cids = {name: publish(first.home, tmp_path / name) for name in small}
-            cid = publish(home, tmp_path / "large")
+            cids = {name: published(first.home, tmp_path / name) for name in small}
+            cid = published(home, tmp_path / "large")
             # What the second published has reached the first before the quorum dies.
             wait_until(lambda: gives(first, cid, large), WAIT_S, 0.05)
 

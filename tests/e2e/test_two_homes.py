@@ -6,8 +6,6 @@ import contextlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 
 from fungistor.node.children import wait_until
 from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
-from tests.e2e.running import Up, fungistor, running
+from tests.e2e.running import Up, fungistor, new_home, published, running, waiting_publish
 
 WAIT_S = 60.0
 
@@ -37,11 +35,7 @@ class World:
 
     def new_home(self, name: str) -> Path:
         """A home with the node key of the network, and nothing else."""
-        home = self.folder / name
-        (home / "keys").mkdir(mode=0o700, parents=True)
-        home.chmod(0o700)
-        shutil.copy(self.first.home / "keys" / "node.key", home / "keys" / "node.key")
-        return home
+        return new_home(self.first, self.folder / name)
 
     def file(self, name: str) -> Path:
         path = self.folder / name
@@ -51,21 +45,6 @@ class World:
 
 def said(name: str) -> str:
     return f"{name}: one of many publishers\n" * 3
-
-
-def publish(home: Path, path: Path, *words: str) -> str:
-    done = fungistor(home, "--json", "publish", str(path), *words)
-    assert done.returncode == 0, done.stderr
-    return str(json.loads(done.stdout)["cid"])
-
-
-def waiting_publish(home: Path, path: Path) -> subprocess.Popen[str]:
-    """A publish that waits, seen to wait."""
-    words = [sys.executable, "-m", "fungistor.node", "--home", str(home), "--json", "publish", str(path), "--wait"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert any("waiting" in line for line in process.stderr)
-    return process
 
 
 def reads(home: Path, cid: str, name: str, *words: str) -> bool:
@@ -97,9 +76,9 @@ def test_commands_of_a_joined_home_publish_and_read(world: World) -> None:
     """A home with a node key, `--pool` and `--catalog` reads what the first published and publishes what the first and
     its gateway read; the second time the options need not be said."""
     home = world.new_home("commands")
-    mine = publish(world.first.home, world.file("mine"))
+    mine = published(world.first.home, world.file("mine"))
     assert reads(home, mine, "mine", *world.joining)
-    theirs = publish(home, world.file("theirs"))
+    theirs = published(home, world.file("theirs"))
     assert reads(world.first.home, theirs, "theirs")
     assert served(world.first, theirs, "theirs")
     assert {line["cid"] for line in world.first.lines("objects")} >= {mine, theirs}
@@ -111,8 +90,8 @@ def test_a_joined_node_serves_with_the_quorum_dead(world: World) -> None:
     home = world.new_home("node")
     with running(home, world.joining) as up:
         assert [line["id"] for line in up.ready["members"]] == [f"m0{n}" for n in range(1, 7)]  # type: ignore[attr-defined]
-        mine = publish(world.first.home, world.file("before"))
-        theirs = publish(home, world.file("beside"))
+        mine = published(world.first.home, world.file("before"))
+        theirs = published(home, world.file("beside"))
         wait_until(lambda: len(fungistor(home, "objects").stdout.splitlines()) > 2, WAIT_S, 0.1)
         assert served(up, mine, "before")
         world.etcd.stop(0)

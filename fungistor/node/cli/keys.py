@@ -15,9 +15,10 @@ from fungistor.keys.files import root_key_facts
 from fungistor.keys.passphrase import PASSPHRASE_FILE_VARIABLE, checked
 from fungistor.keys.ring import fingerprint
 from fungistor.keys.table import KeyTable
+from fungistor.node.cli.given_file import read_given
 from fungistor.node.cli.output import Output
 from fungistor.node.cli.progress import ProgressLine
-from fungistor.node.files import read_bounded, write_atomic
+from fungistor.node.files import write_atomic
 from fungistor.node.home import Home
 from fungistor.node.new_keys import (
     KeyPlaces,
@@ -193,16 +194,7 @@ def _places(arguments: argparse.Namespace) -> KeyPlaces:
 
 
 def _read(path: str) -> str:
-    if path == "-":
-        content: bytes | None = sys.stdin.buffer.read(WORDS_BYTES_MAX + 1)
-    else:
-        try:
-            content = read_bounded(path, WORDS_BYTES_MAX)
-        except OSError as error:
-            raise InvalidError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    if content is None or len(content) > WORDS_BYTES_MAX:
-        raise InvalidError(f"{path} is longer than {WORDS_BYTES_MAX} bytes: no words of a key are")
-    return content.decode("utf-8", "replace")
+    return read_given(path, WORDS_BYTES_MAX, "no words of a key are").decode("utf-8", "replace")
 
 
 def _write_new(path: str, data: bytes) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,9 +13,9 @@ from fungistor.ids import OWN_TENANT, TenantNumber
 from fungistor.names.key import name_text, parse_key
 from fungistor.names.record import RECORD_BYTES_MAX, Record, parse
 from fungistor.names.table import NameTable
+from fungistor.node.cli.given_file import read_given
 from fungistor.node.cli.output import Output
 from fungistor.node.cli.rights import acting_of
-from fungistor.node.files import read_bounded
 from fungistor.node.home import Home
 from fungistor.node.use import network_of
 from fungistor.objects.access import Reader
@@ -86,7 +84,7 @@ def load(arguments: argparse.Namespace, output: Output) -> int:
     """Import a record; a newer one of the same name that is held stays."""
     table = _table(arguments.home)
     key = _key(arguments.name)
-    encoded = _read(arguments.file)
+    encoded = read_given(arguments.file, RECORD_BYTES_MAX, "no IPNS record is")
     try:
         record = parse(key, encoded)
     except CorruptError as error:
@@ -215,16 +213,3 @@ def _key(text: str) -> CID:
     if key is None:
         raise InvalidError(f"{text[:80]!r} is no IPNS key", hint="write it as k51..., 12D3Koo... or Qm...")
     return key
-
-
-def _read(path: str) -> bytes:
-    if path == "-":
-        content: bytes | None = sys.stdin.buffer.read(RECORD_BYTES_MAX + 1)
-    else:
-        try:
-            content = read_bounded(path, RECORD_BYTES_MAX)
-        except OSError as error:
-            raise InvalidError(f"{path}: {(error.strerror or os.strerror(error.errno or 0)).lower()}") from error
-    if content is None or len(content) > RECORD_BYTES_MAX:
-        raise InvalidError(f"{path} is longer than {RECORD_BYTES_MAX} bytes: no IPNS record is")
-    return content

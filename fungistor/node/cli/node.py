@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 
+from fungistor.catalog.issuers import Scope
 from fungistor.node import enrolment
 from fungistor.node.acting import named_tenant
 from fungistor.node.cli.output import Output
 from fungistor.node.enrolment import NodeLine
 from fungistor.node.home import Home
+from fungistor.node.scope_words import parse_scopes, scope_names
 from fungistor.node.wiring import open_catalog
 from fungistor.objects.results import Json
 
@@ -34,7 +36,7 @@ def list_nodes(arguments: argparse.Namespace, output: Output) -> int:
 
 def add(arguments: argparse.Namespace, output: Output) -> int:
     home = Home.resolve(arguments.home)
-    scopes = enrolment.parse_scopes(arguments.scopes)
+    scopes = parse_scopes(arguments.scopes, Scope)
     with open_catalog(home) as (catalog, _, table):
         catalog.catch_up()
         tenants = [named_tenant(catalog, text).number for text in arguments.tenants.split(",")]
@@ -70,4 +72,4 @@ class _Shown:
         tenants = "all" if issuer.tenants is None else ",".join(map(str, sorted(issuer.tenants)))
         state = "revoked" if issuer.revoked else "differs" if value["agrees"] is False else "ok"
         shown = f"{state}, this node" if self._line.is_this else state
-        return {**value, "scopes": ",".join(enrolment.scope_names(issuer.scopes)), "tenants": tenants, "state": shown}
+        return {**value, "scopes": ",".join(scope_names(issuer.scopes)), "tenants": tenants, "state": shown}

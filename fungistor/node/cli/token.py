@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
+from fungistor.catalog.tenants import TokenScope
 from fungistor.errors import FailedError, InvalidError
 from fungistor.node.cli.output import Output
 from fungistor.node.cli.rights import acting_of
 from fungistor.node.cli.tenant import tenancy_of
-from fungistor.node.tenancy import parse_scopes
+from fungistor.node.scope_words import parse_scopes
 
 _HEAD = ("ID", "SCOPES", "ADDED", "EXPIRES", "EXPIRED", "LABEL")
 _COLUMNS = ("id", "scopes", "added:time", "expires:time", "expired", "label")
@@ -18,7 +19,7 @@ _COLUMNS = ("id", "scopes", "added:time", "expires:time", "expired", "label")
 def add(arguments: argparse.Namespace, output: Output) -> int:
     """Issue a token: its text is written once, here, and kept nowhere."""
     acting = acting_of(arguments)
-    scopes = parse_scopes(arguments.scopes)
+    scopes = parse_scopes(arguments.scopes, TokenScope)
     file = None if arguments.output is None else _new_file(arguments.output)
     try:
         with tenancy_of(arguments, writes=True) as (tenancy, catalog, keys):
