@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from gateway.settings import STEP_BYTES_MAX
+from gateway.settings import LONG_STEP_BYTES_MAX, STEP_BYTES_MAX
 
 
 @dataclass(slots=True)
@@ -41,7 +41,10 @@ class ByteBudget:
         spare = self._total // 4 if share.held else 0
         return self.free >= STEP_BYTES_MAX + spare
 
-    async def _reserve(self, share: Share) -> None:
+    async def _reserve(self, share: Share, *, is_fast: bool) -> int:
+        if is_fast and self.free - LONG_STEP_BYTES_MAX >= self._total // 2:
+            self._take(share, LONG_STEP_BYTES_MAX)
+            return LONG_STEP_BYTES_MAX
         if not (self._fits(share) and (share.held or not self._first)):
             waiter = _Waiter(share, anyio.Event())
             line = self._ahead if share.held else self._first
@@ -54,8 +57,9 @@ class ByteBudget:
                 else:
                     self._forget(waiter)
                 raise
-            return
-        self._take(share)
+        else:
+            self._take(share, STEP_BYTES_MAX)
+        return STEP_BYTES_MAX
 
     def _park(self, share: Share, cut_off: Callable[[], None]) -> None:
         """Count what a stalled share holds apart.
@@ -90,9 +94,9 @@ class ByteBudget:
         self.stalled -= amount
         self.free -= amount
 
-    def _take(self, share: Share) -> None:
-        self.free -= STEP_BYTES_MAX
-        share.held += STEP_BYTES_MAX
+    def _take(self, share: Share, amount: int) -> None:
+        self.free -= amount
+        share.held += amount
 
     def _give(self, share: Share, amount: int) -> None:
         share.held -= amount
@@ -111,7 +115,7 @@ class ByteBudget:
         for line in (self._first, self._ahead):
             while line and self._fits(line[0].share):
                 waiter = line.popleft()
-                self._take(waiter.share)
+                self._take(waiter.share, STEP_BYTES_MAX)
                 waiter.granted.set()
             if line:
                 return
@@ -141,13 +145,13 @@ class Share:
         """The client goes on."""
         self._budget._unpark(self)  # noqa: SLF001
 
-    async def reserve(self) -> None:
-        """Wait for room for one step of the longest kind."""
-        await self._budget._reserve(self)  # noqa: SLF001  # the two are one mechanism
+    async def reserve(self, *, is_fast: bool = False) -> int:
+        """Wait for room for one step; how many bytes it may have. Who is fast has a long one while there is plenty."""
+        return await self._budget._reserve(self, is_fast=is_fast)  # noqa: SLF001  # the two are one mechanism
 
-    def settle(self, actual: int) -> None:
+    def settle(self, reserved: int, actual: int) -> None:
         """Give back what a reserved step turned out not to need."""
-        self.give(STEP_BYTES_MAX - actual)
+        self.give(reserved - actual)
 
     def give(self, amount: int) -> None:
         """Give back bytes that the client has taken."""

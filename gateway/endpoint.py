@@ -233,7 +233,7 @@ class ContentEndpoint:
     async def _make_and_send(
         self, exchange: Exchange, wanted: content_answers.Wanted, made: _Made, stack: SourceStack, share: Share
     ) -> None:
-        await share.reserve()
+        reserved = await share.reserve()
         await anyio.to_thread.run_sync(
             partial(_make, exchange.request, wanted, self._content, self._names, stack, made),
             limiter=self._streamer.threads,
@@ -245,7 +245,7 @@ class ContentEndpoint:
             raise made.error
         assert made.answer is not None
         assert made.first is not None
-        share.settle(made.first.size)
+        share.settle(reserved, made.first.size)
         await self._send(exchange, made.answer, made.first, stack, share)
 
     def _first_byte_timeout(self, request: Request) -> FirstByteTimeoutError:

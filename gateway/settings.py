@@ -12,6 +12,10 @@ STEP_BYTES = 1 * MIB
 STEP_BYTES_MAX = STEP_BYTES + BLOCK_BYTES_MAX
 """A step one byte short takes one more block."""
 
+LONG_STEP_BYTES_MAX = 4 * MIB + BLOCK_BYTES_MAX
+"""A step for a client that takes the short ones at once, while the budget has plenty: a fifth less time a byte, most of
+it wake-ups."""
+
 PIECE_BYTES = 512 * KIB
 """The unit in which a slow reader's progress is judged."""
 
@@ -37,6 +41,9 @@ class Settings:
 
     look_ahead_after_steps: int = 4
     """Steps that a client must have taken before any is read ahead for it: those who only ask cost one step each."""
+
+    fast_step_s: float = 0.05
+    """A client that takes its steps sooner than this is fast."""
 
     first_byte_s: float = 25.0
     """From the request to the status line; after it the client is told 504 and what was being waited for. Proxies and

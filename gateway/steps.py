@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
+from fungistor.limits import BLOCK_BYTES_MAX
 from gateway.budget import Share
 from gateway.settings import STEP_BYTES
 
@@ -83,9 +85,10 @@ class Visits:
         share: Share,
         threads: anyio.CapacityLimiter,
         ahead: int,
-        needed: Callable[[], Awaitable[None]],
+        needed: Callable[[], Awaitable[bool]],
     ) -> None:
-        """`ahead`: steps that may wait behind the one being sent. `needed` is awaited before each is brought."""
+        """`ahead`: steps that may wait behind the one being sent. `needed` is awaited before each is brought, and says
+        whether the client is fast."""
         self._chunks = chunks
         self._stack = stack
         self._share = share
@@ -94,7 +97,7 @@ class Visits:
         self._room = anyio.Semaphore(ahead + 1)
         self._outbox, self._inbox = anyio.create_memory_object_stream[Step | Exception](math.inf)
         self._lock = threading.Lock()
-        self._granted = 0
+        self._granted: deque[int] = deque()
         self._is_staying = False
         self._is_over = False
 
@@ -103,11 +106,11 @@ class Visits:
         on_loop = _on_loop()
         async with anyio.create_task_group() as group:
             while not self._is_over:
-                await self._needed()
+                is_fast = await self._needed()
                 await self._room.acquire()
-                await self._share.reserve()
+                reserved = await self._share.reserve(is_fast=is_fast)
                 with self._lock:
-                    self._granted += 1
+                    self._granted.append(reserved)
                     enter, self._is_staying = not self._is_staying, True
                 if enter:
                     group.start_soon(self._visit, on_loop)
@@ -124,7 +127,7 @@ class Visits:
         """Bring nothing more than the step that is being brought."""
         self._is_over = True
         with self._lock:
-            self._granted = 0
+            self._granted.clear()
         self._outbox.close()
         self._inbox.close()
 
@@ -132,27 +135,27 @@ class Visits:
         await anyio.to_thread.run_sync(self._stay, on_loop, limiter=self._threads)
 
     def _stay(self, on_loop: OnLoop) -> None:
-        while self._may_go_on():
+        while reserved := self._next_grant():
             brought: Step | Exception
             try:
-                brought = take_step(self._chunks, self._stack)
+                brought = take_step(self._chunks, self._stack, reserved - BLOCK_BYTES_MAX)
             except Exception as error:  # noqa: BLE001  # raised in its place by `next`
                 brought = error
-            on_loop(self._deliver, brought)
+            on_loop(self._deliver, reserved, brought)
             if isinstance(brought, Exception) or brought.is_last:
                 return
 
-    def _may_go_on(self) -> bool:
+    def _next_grant(self) -> int:
+        """Take the bytes granted to the next step; 0 where there are none and the thread goes."""
         with self._lock:
-            self._is_staying = self._granted > 0
-            self._granted -= self._is_staying
-            return self._is_staying
+            self._is_staying = bool(self._granted)
+            return self._granted.popleft() if self._granted else 0
 
-    def _deliver(self, brought: Step | Exception) -> None:
+    def _deliver(self, reserved: int, brought: Step | Exception) -> None:
         if self._is_over:
             return
         if isinstance(brought, Step):
-            self._share.settle(brought.size)
+            self._share.settle(reserved, brought.size)
         self._is_over = isinstance(brought, Exception) or brought.is_last
         self._outbox.send_nowait(brought)
 

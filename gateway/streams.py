@@ -81,6 +81,7 @@ class _Body:
         )
         self._asked = 1
         self._taken = 0
+        self._is_fast = False
         self._moved = anyio.Event()
         self._scope: anyio.CancelScope | None = None
 
@@ -99,12 +100,16 @@ class _Body:
         if failure is not None:
             raise failure
 
-    async def _wait_for_need(self) -> None:
-        """Read ahead only for who has shown to read: a client that asks and takes nothing costs one step."""
+    async def _wait_for_need(self) -> bool:
+        """Read ahead only for who has shown to read: a client that asks and takes nothing costs one step.
+
+        True where it has shown to be fast, too.
+        """
         while self._asked > self._taken and self._taken < self._settings.look_ahead_after_steps:
             self._moved = anyio.Event()
             await self._moved.wait()
         self._asked += 1
+        return self._is_fast and self._taken >= self._settings.look_ahead_after_steps
 
     async def _consume(self, step: Step) -> None:
         await self._send_step(step)
@@ -120,6 +125,7 @@ class _Body:
     async def _send_step(self, step: Step) -> None:
         """Send a step's chunks, each whole: a call for every small piece was measured to cost more than the copying."""
         pieces = max(1.0, step.size / PIECE_BYTES)
+        began = anyio.current_time()
         with anyio.move_on_after(self._settings.piece_s * pieces) as scope:
             self._scope = scope
             timer = _later(self._settings.stall_s * pieces, self._park)
@@ -135,6 +141,7 @@ class _Body:
         if scope.cancelled_caught:
             raise SlowReaderError("the client took too little for too long, or too many such clients were waited for")
         self._share.give(step.size)
+        self._is_fast = anyio.current_time() - began < self._settings.fast_step_s
         self._taken += 1
         self._moved.set()
 

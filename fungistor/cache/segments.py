@@ -7,7 +7,12 @@ import fcntl
 import os
 from collections import OrderedDict
 
+from fungistor.limits import KIB
+
 OPEN_MAX = 64
+
+WRITE_BYTES_MAX = 128 * KIB
+"""Longer writes take larger pages, which a virtual machine's host may have to bring first: three times the time."""
 
 
 def segment_path(folder: str, number: int) -> str:
@@ -34,7 +39,8 @@ class WritableSegment:
         start = self.bytes
         view = memoryview(data)
         while view:
-            view = view[os.pwrite(self._descriptor, view, start + len(data) - len(view)) :]
+            piece = view[:WRITE_BYTES_MAX]
+            view = view[os.pwrite(self._descriptor, piece, start + len(data) - len(view)) :]
         self.bytes = start + len(data)
         return start
 

@@ -15,6 +15,10 @@ from fungistor.cache.memory import MemoryCache
 SPAN_KEY_BYTES = 16
 SPAN_PURPOSE = "fungistor 2026 cache span"
 
+PASS_OFFSET = 2**64 - 1
+"""No span begins there: a note does that an object was read from end to end."""
+PASS_NOTE = b"\0"
+
 
 def span_key(stripe_id: bytes, offset: int, length: int) -> bytes:
     """What a span of a stripe is kept under. A stripe's bytes never change, and the key does not tell its id."""
@@ -64,6 +68,24 @@ class Cache:
         """A kept span did not open."""
         if self.disk is not None:
             self.disk.forget(key)
+
+    @property
+    def sealed_bytes_max(self) -> int:
+        """How much of spans is kept at most."""
+        return 0 if self.disk is None else self.disk.bytes_max
+
+    def note_pass(self, stripe_id: bytes) -> bool:
+        """Tell whether an object was read from end to end before, and note that it is.
+
+        The note lies among the spans, for all processes of the home, and goes as they do.
+        """
+        if self.disk is None:
+            return False
+        key = span_key(stripe_id, PASS_OFFSET, 0)
+        if self.disk.get(key) is not None:
+            return True
+        self.disk.put({key: PASS_NOTE})
+        return False
 
     @property
     def landed(self) -> int:

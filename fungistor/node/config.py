@@ -25,8 +25,8 @@ class Config:
 
     gateway: str = "127.0.0.1:8480"
     gateway_workers: int = 2
-    gateway_cache_bytes: int = 1 << 30
-    """What was read through the gateway and is kept on disk, sealed; 0: nothing."""
+    gateway_cache_bytes: int = 4 << 30
+    """What was read through the gateway and is kept on disk, sealed, if a tenth of the disk is as much; 0: nothing."""
     gateway_memory_bytes: int = 16 << 20
     """Opened blocks kept in memory, each gateway worker."""
     lat: float | None = None

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from fungistor.cache.disk import DiskCache
 from fungistor.catalog.removal import Keep
 from fungistor.dag.cid import CID
 from fungistor.errors import ConflictError, FungiStorError, InvalidError
 from fungistor.ids import ObjectId
 from fungistor.keys.ring import object_id
+from fungistor.node.cache_place import open_cache_disk
 from fungistor.node.config import load_config
 from fungistor.node.files import locked
 from fungistor.node.network import Parts
@@ -104,8 +104,7 @@ class Removal:
 
     def _drop_cached(self, spans: Iterable[bytes]) -> None:
         home = self._parts.home
-        bytes_max = load_config(home).gateway_cache_bytes
-        if not bytes_max:
-            return
-        with contextlib.closing(DiskCache(home.cache_spans, bytes_max)) as disk:
-            disk.drop(spans)
+        config = load_config(home)
+        if config.gateway_cache_bytes:
+            with contextlib.closing(open_cache_disk(home, config)) as disk:
+                disk.drop(spans)

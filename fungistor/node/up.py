@@ -26,6 +26,7 @@ from fungistor.ids import MemberId
 from fungistor.keys.passphrase import Ask
 from fungistor.node import pool_requests
 from fungistor.node.admin import AdminServer
+from fungistor.node.cache_place import open_cache_disk
 from fungistor.node.catalog_place import NOTHING_SAID, CatalogOptions, catalog_url, placed
 from fungistor.node.children import Child, Children
 from fungistor.node.claims import ZdbClaims
@@ -237,7 +238,7 @@ class _Up:
         self.gateways.start()
         self.control = ControlServer(home, self._answer)
         if self.options.admin is not None:
-            self.cache = DiskCache(home.cache_spans, config.gateway_cache_bytes)
+            self.cache = open_cache_disk(home, config)
             self.admin = AdminServer(self.options.admin, home.gateway_numbers, self._look)
         self._announce()
 

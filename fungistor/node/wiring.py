@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator
 
-from fungistor.cache.disk import DiskCache
 from fungistor.cache.flight import Flights
 from fungistor.cache.memory import MemoryCache
 from fungistor.cache.tiers import Cache
@@ -25,6 +24,7 @@ from fungistor.keys.ring import NodeKeys
 from fungistor.keys.store import KeyStore
 from fungistor.node.acting import Acting
 from fungistor.node.allocator import keep_freed_memory
+from fungistor.node.cache_place import open_cache_disk
 from fungistor.node.catalog_place import open_keys, open_log
 from fungistor.node.config import Config, load_config
 from fungistor.node.copies.copier import Copier
@@ -173,7 +173,7 @@ def open_snapshots(home: Home, config: Config, keys: NodeKeys) -> Snapshots:
 
 def open_cache(home: Home, config: Config) -> Cache:
     """The cache of a home, which all its processes share but for the memory."""
-    disk = DiskCache(home.cache_spans, config.gateway_cache_bytes) if config.gateway_cache_bytes else None
+    disk = open_cache_disk(home, config) if config.gateway_cache_bytes else None
     return Cache(MemoryCache(config.gateway_memory_bytes), disk, Flights(home.cache_lock if disk else None))
 
 

@@ -238,6 +238,16 @@ class ReadCache(Protocol):
         """A kept span did not open."""
 
     @property
+    def sealed_bytes_max(self) -> int:
+        """How much of spans is kept at most."""
+
+    def note_pass(self, stripe_id: StripeId) -> bool:
+        """Tell whether an object was read from end to end before, and note that it is.
+
+        `stripe_id`: where its manifest begins.
+        """
+
+    @property
     def landed(self) -> int:
         """How many flights have ended."""
 

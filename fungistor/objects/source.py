@@ -45,8 +45,11 @@ ENTRIES_REMEMBERED_MAX = 65_536
 
 
 KEPT_BYTES_MAX = 64 * MIB
-"""Of one pass over an object, what is kept on disk: what lies beyond is mostly never read again, and writing it took a
-fifth of the time of reading it."""
+"""Of the first pass over an object, what is kept on disk: what lies beyond is mostly never read again, and writing it
+took a fifth of the time of reading it. A second pass shows that it is, and all it brings is kept."""
+
+REPEATED_SHARE = 2
+"""Of what is kept on disk, one pass takes at most one part in this many."""
 
 
 class ReadThreads:
@@ -109,6 +112,7 @@ class ObjectSource:
         self._running: list[_Group] = []
         self._ahead = 0
         self._asked = 0
+        self._is_repeated: bool | None = None
         self._window = WINDOW_BYTES_MIN
         self._taken_at = -math.inf
         self._closed = False
@@ -305,13 +309,24 @@ class ObjectSource:
             last = self._planned.pop(head.multihash)
             wanted.append(head)
             size += head.entry.plain_bytes
-        keep = self._asked < KEPT_BYTES_MAX
+        keep = self._keeps()
         self._asked += size
         group = _Group(self._threads.submit(self._manifest, wanted[0].entry.slot, wanted, keep=keep), wanted, last)
         self._running.append(group)
         self._ahead += group.bytes
         for block in wanted:
             self._groups[block.multihash] = group
+
+    def _keeps(self) -> bool:
+        """Tell whether what comes next is to be kept on disk."""
+        if self._asked < KEPT_BYTES_MAX:
+            return True
+        cache = self._threads.cache
+        if cache is None:
+            return False
+        if self._is_repeated is None:
+            self._is_repeated = cache.note_pass(self._manifest.where.slot.stripe_id)
+        return self._is_repeated and self._asked < cache.sealed_bytes_max // REPEATED_SHARE
 
     def _drop(self, group: _Group) -> None:
         if group in self._running:

@@ -21,9 +21,9 @@ def _disk(home: Home) -> Iterator[DiskCache]:
     if not home.exists():
         home.require_running()  # says that there is none
     home.check_version()
-    from fungistor.cache.disk import DiskCache  # after the checks: an error should not wait for its imports
+    from fungistor.node.cache_place import open_cache_disk  # after the checks: an error should not wait for its imports
 
-    disk = DiskCache(home.cache_spans, load_config(home).gateway_cache_bytes)
+    disk = open_cache_disk(home, load_config(home))
     try:
         yield disk
     finally:

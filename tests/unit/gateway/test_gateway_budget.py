@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from gateway.budget import ByteBudget
-from gateway.settings import STEP_BYTES_MAX
+from gateway.settings import LONG_STEP_BYTES_MAX, STEP_BYTES_MAX
 
 ROOM = 100 * STEP_BYTES_MAX
 
@@ -42,5 +42,24 @@ def test_many_slow_clients_share_what_there_is() -> None:
             await share.reserve()
             share.park(lambda number=number: cut.append(number))  # type: ignore[misc]
         assert cut == [0, 1]
+
+    anyio.run(run)
+
+
+def test_long_steps_are_for_who_is_fast_while_there_is_plenty() -> None:
+    """Half of the budget stays for others; who is not fast has short steps from the first."""
+
+    async def run() -> None:
+        room = 4 * LONG_STEP_BYTES_MAX
+        budget = ByteBudget(room, STEP_BYTES_MAX)
+        slow, fast = budget.share("slow"), budget.share("fast")
+        reserved = [await fast.reserve(is_fast=True) for _ in range(3)]
+        assert reserved == [LONG_STEP_BYTES_MAX, LONG_STEP_BYTES_MAX, STEP_BYTES_MAX]
+        assert await slow.reserve() == STEP_BYTES_MAX
+        fast.settle(reserved[0], 10)
+        assert budget.free == room - sum(reserved[1:]) - 10 - STEP_BYTES_MAX
+        fast.close()
+        slow.close()
+        assert budget.free == room
 
     anyio.run(run)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
+from fungistor.cache.disk import DiskCache
+from fungistor.cache.memory import MemoryCache
+from fungistor.cache.tiers import Cache
 from fungistor.coding.manifest import Stored
 from fungistor.dag import CID, RAW, entries, read_file, resolve, sha256_multihash
 from fungistor.errors import NotEnoughShardsError, NotFoundError
@@ -24,7 +28,7 @@ from fungistor.objects.source import (
     ObjectSource,
     ReadThreads,
 )
-from fungistor.objects.stripe_reader import Wanted
+from fungistor.objects.stripe_reader import StripeReader, Wanted
 from fungistor.testing.memory_network import MemoryNetwork
 from tests.unit.objects.trees import noise, write
 
@@ -242,6 +246,32 @@ def test_a_failed_stripe_is_told_each_time_and_heals(opened: Opened, network: Me
     network.store.heal()
     assert opened.source.get(cid) == noise(1, 5000)
     assert opened.source._ahead == 0
+
+
+def test_a_second_pass_shows_what_is_worth_keeping(
+    network: MemoryNetwork, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pass keeps its beginning, the second all it brings, and the third asks no member."""
+    monkeypatch.setattr(sources, "KEPT_BYTES_MAX", MIB)
+    write(tree, "large", noise(0, 5 * MIB))
+    root = CID.parse(network.publish(str(tree), PROFILE).cid)
+    held: list[int] = []
+    misses: list[int] = []
+    with contextlib.closing(DiskCache(str(tree.parent / "spans"), 64 * MIB)) as disk:
+        for _ in range(3):
+            reader = StripeReader(network.store, lambda *_: None, Cache(MemoryCache(0), disk))
+            with contextlib.closing(ReadThreads(reader, 1)) as threads:
+                located = network.content.locate(root)
+                with ObjectSource(located.manifest, threads) as source:
+                    source.seed(root, located.entry)
+                    read = b"".join(read_file(source, resolve(source, root, ("large",)).cid))
+                assert read == noise(0, 5 * MIB)
+            held.append(disk.status().bytes)
+            misses.append(disk.misses)
+    assert held[0] < 3 * MIB
+    assert held[1] >= 5 * MIB
+    assert held[2] == held[1]
+    assert misses[2] == misses[1]
 
 
 def test_a_closed_source_answers_nothing(opened: Opened) -> None:
