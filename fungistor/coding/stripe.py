@@ -26,6 +26,9 @@ SESSION_SECRET_BYTES: Final = 32
 DURABLE_MARGIN: Final = 2
 """A stripe counts as stored with this many shards more than it takes to read it, or with all if it has fewer."""
 
+NARROWED: Final = 16
+"""While members are away k is smaller, so that nobody owes a shard, where it takes at most one in so many off k."""
+
 # Whole cache lines for the multiplication; below the closing size lengths follow Padme instead.
 _SHARD_ALIGN_BYTES: Final = 64
 _ID_CONTEXT: Final = "fungistor v0 stripe id"
@@ -87,6 +90,8 @@ def geometry(stripe_bytes: int, members: int, members_up: int, cut: Cut = DEFAUL
         )
     by_size = -(-stripe_bytes // cut.unit_bytes)
     k = min(by_size, cut.k, members - cut.m, members_up - cut.margin)
+    if (narrower := members_up - cut.m) < k and NARROWED * narrower >= (NARROWED - 1) * k:
+        k = narrower
     return Geometry(k, cut.m, _shard_bytes(stripe_bytes, k))
 
 

@@ -7,12 +7,14 @@ once share a round, and what one left behind that died is brought by the next. N
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import Publish, decode_command, parts_of
 from fungistor.catalog.log import Log, Position, after_entry, entry_number
 from fungistor.catalog.names import SetName
@@ -20,6 +22,7 @@ from fungistor.catalog.snapshots import Snapshot
 from fungistor.errors import ConflictError, CorruptError, FungiStorError, UnavailableError
 from fungistor.ids import MemberNumber, ObjectId, TenantNumber
 from fungistor.keys.store import KeyRow, KeyStore
+from fungistor.node.copies.dropped import dropped_keys
 from fungistor.node.copies.erasures import Erasures
 from fungistor.node.copies.formats import Anchor, CopyFormats, Segment, link_to
 from fungistor.node.copies.mark import Mark, MarkFile
@@ -389,6 +392,12 @@ class Copier:
             for key_id in ids:
                 self._fresh.pop(key_id, None)
         self._erasures.want(self._formats.key_name(key_id) for key_id in ids)
+
+    def want_dropped_erased(self, catalog: Catalog) -> None:
+        """Note anew what has to go, where the note of it was lost with a home."""
+        dropped = dropped_keys(catalog, self._log)
+        while ids := list(itertools.islice(dropped, DROPS_A_FLIGHT)):
+            self.want_erased(ids)
 
     def erase(self) -> tuple[str, ...]:
         """Delete copies of keys that are to go; who has not confirmed."""

@@ -147,6 +147,7 @@ class Placing:
         given = {ROOT_KEY_VARIABLE: base64.b64encode(self._asked.root).decode()}
         enrol(home, keys, network.catalog, given)
         self._progress(0, None, "bringing the log into the pool anew")
+        copier.want_dropped_erased(network.catalog)
         while copier.tend():
             pass
         network.parts.snapshots.note([snapshot.id for snapshot in before.snapshots])

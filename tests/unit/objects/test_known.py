@@ -160,9 +160,9 @@ def test_publishing_again_stores_anew_what_cannot_be_mended(network: MemoryNetwo
 
 
 def test_publishing_again_pays_what_was_owed(network: MemoryNetwork, tree: Path) -> None:
-    """Published short of a member, published again when it is back: nothing is owed any more."""
+    """Published short of two members, published again when they are back: nothing is owed any more."""
     path = write(tree, "f", noise(1, 3_000_000))
-    network.store.down([MemberNumber(5)])
+    network.store.down([MemberNumber(5), MemberNumber(12)])
     first = network.publish(str(path))
     assert first.owed > 0
     network.store.heal()

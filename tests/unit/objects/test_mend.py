@@ -186,7 +186,7 @@ def test_an_object_that_cannot_be_read_does_not_stop_the_others(
 
 def test_objects_are_paid_a_few_at_a_time(network: MemoryNetwork, tmp_path: Path) -> None:
     """The bound on objects a round holds."""
-    network.store.down([MemberNumber(3)])
+    network.store.down([MemberNumber(3), MemberNumber(9)])
     cids = [network.publish(str(write(tmp_path, f"f{n}", noise(n, 100_000)))).cid for n in range(3)]
     network.store.heal()
     for left in (2, 1, 0):

@@ -125,6 +125,17 @@ def test_members_that_refuse_make_a_smaller_k_under_a_new_id(tmp_path: Path) -> 
     assert list(bench.written) == [0]
 
 
+def test_with_one_member_away_nobody_owes(tmp_path: Path) -> None:
+    """Of twenty one is known to be away: the stripe is as wide as the others are many, and leaves it out."""
+    store = store_of(20, down=1)
+    bench = Bench(tmp_path, store)
+    bench.writer.append_sealed(noise(1, 3 * MIB))
+    stripe = bench.writer.close_stripe()
+    assert stripe is not None
+    assert (stripe.slot.k, stripe.slot.m, stripe.owed) == (15, 4, frozenset())
+    assert set(stripe.window) == set(store.up_members())
+
+
 def test_lateness_is_owed_and_not_coded_again(tmp_path: Path) -> None:
     """Two members that do not answer in time owe their shards; the stripe keeps its k."""
     store = store_of(20)
