@@ -150,8 +150,11 @@ class SequentialLoader(PairFiles):
         data_fd = self.open_data(number)
         if data_fd is None and number >= self.durable and not vouched:
             # Made after the last barrier, its entry never reached the disk: its ids count as consumed.
-            data_fd = create_file(f"{self.data_path}/d{number}", data_header(number))
             self.report.append(f"d{number} was never wholly written: begun anew")
+            if not self.may_write():
+                self._keep_consumed(number, known)
+                return SegmentMark(number, DATA_HEADER.size, self.data_last or 0, 0, self.previous, 0)
+            data_fd = create_file(f"{self.data_path}/d{number}", data_header(number))
         if data_fd is None:
             self.table += known
             self.rewritten.append(number)

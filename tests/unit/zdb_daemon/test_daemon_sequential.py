@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from fungistor.zdb.daemon.format import INDEX_HEADER, SLOT_BYTES
+from fungistor.zdb.daemon.checkpoint import load_checkpoint
+from fungistor.zdb.daemon.format import (
+    DATA_HEADER,
+    INDEX_HEADER,
+    MODE_SEQUENTIAL,
+    SLOT_BYTES,
+    IndexRecord,
+    index_header,
+    pack_index_record,
+)
+from fungistor.zdb.daemon.recovery import recover
 from fungistor.zdb.daemon.sequential import id_bytes
 from tests.unit.zdb_daemon.harness import Client, Daemon, daemon
 from tests.unit.zdb_daemon.test_daemon_commands import info_of
@@ -202,3 +212,22 @@ def test_scans_go_in_order_of_ids(tmp_path: Path) -> None:
         names = [row[0] for row in forward[1]]  # type: ignore[index,union-attr]
         assert names == sorted(values, key=lambda key: int.from_bytes(key, "little"))
         assert [row[0] for row in backward[1]] == names[::-1]  # type: ignore[index,union-attr]
+
+
+def test_a_full_disk_does_not_hide_what_lies_before_a_file_that_never_came(tmp_path: Path) -> None:
+    """A data file whose entry never reached the disk is begun anew; where nothing can be written, all else is there."""
+    with daemon(tmp_path / "z", "--mode", "seq") as running:
+        client = running.client()
+        ids = [client.call("SET", "", f"value {number}") for number in range(3)]
+    index, data = (str(tmp_path / "z" / part / "default") for part in ("index", "data"))
+    missing = Path(data, "d1")
+    slot = IndexRecord(0, DATA_HEADER.size, 5, 0, 0, 1, 0, 0, 0, 0, id_bytes(3))
+    Path(index, "i1").write_bytes(index_header(1, MODE_SEQUENTIAL) + pack_index_record(slot))
+    checkpoint = load_checkpoint(index, [])
+    found = recover(index, data, checkpoint, readonly=True)
+    assert [key for key in ids if isinstance(key, bytes) and found.keys.get(key) is None] == []
+    assert not missing.exists()
+    assert found.changed
+    assert found.index_records == 4, "an id that may have been told is not given again"
+    recover(index, data, checkpoint)
+    assert missing.exists()
