@@ -82,8 +82,9 @@ class Removal:
             self._remover.shred_leftovers()  # of publishers whose sessions were ended just now
             drop_gone(parts.index, parts.catalog)
             parts.index.sweep()
-            unwiped = parts.copier.wipe()
-        return replace(outcome, pending=tuple(sorted({*outcome.pending, *unwiped})))
+            unwiped, freed = parts.copier.wipe()
+        pending = tuple(sorted({*outcome.pending, *unwiped}))
+        return replace(outcome, pending=pending, freed=max(0, outcome.freed + freed))
 
     def _collector(self) -> Collector:
         parts = self._parts

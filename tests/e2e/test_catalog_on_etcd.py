@@ -11,7 +11,7 @@ import pytest
 
 from fungistor.node.children import wait_until
 from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
-from tests.e2e.running import Up, fungistor, running
+from tests.e2e.running import Up, fungistor, new_home, published, running
 
 WAIT_S = 60.0
 MEMBERS = ("--members", "6")
@@ -28,17 +28,24 @@ def url(etcd: EtcdCluster) -> str:
     return f"etcd://127.0.0.1:{etcd.client_ports[0]}/e2e"
 
 
-def publish(up: Up, name: str) -> str:
-    path = up.home.with_name(name)
+def write(folder: Path, name: str) -> Path:
+    path = folder / name
     path.write_text(f"{name}, from many places\n")
-    (line,) = up.lines("publish", str(path))
+    return path
+
+
+def publish(up: Up, name: str) -> str:
+    (line,) = up.lines("publish", str(write(up.home.parent, name)))
     return str(line["cid"])
 
 
 def readable(up: Up, cid: str, name: str) -> bool:
     """Whether a command started now and the gateway both give the content."""
-    said = f"{name}, from many places\n"
-    return up.command("cat", cid).stdout == said and httpx.get(f"{up.gateway}/ipfs/{cid}", timeout=WAIT_S).text == said
+    return up.command("cat", cid).stdout == f"{name}, from many places\n" and served(up, cid, name)
+
+
+def served(up: Up, cid: str, name: str) -> bool:
+    return httpx.get(f"{up.gateway}/ipfs/{cid}", timeout=WAIT_S).text == f"{name}, from many places\n"
 
 
 def test_reads_need_no_quorum(tmp_path: Path, etcd: EtcdCluster) -> None:
@@ -99,6 +106,42 @@ def test_a_catalog_moves_from_its_file_to_etcd(tmp_path: Path, etcd: EtcdCluster
         assert readable(up, second, "second")
         (listed,) = up.lines("name", "list")
         assert (listed["name"], listed["key"], listed["cid"], listed["sequence"]) == ("site", named["key"], second, 2)
+
+
+def test_a_trimmed_log_moves_with_its_snapshots_in_the_pool(tmp_path: Path, etcd: EtcdCluster) -> None:
+    """What was committed before two snapshots is in no entry any more, and what moves is the tail alone. After it a
+    home that joins with a node key alone knows all of it, reads it, and publishes for the first, as that for it."""
+    home, other, pool = tmp_path / "home", tmp_path / "other", tmp_path / "pool.toml"
+    with running(home) as up:
+        first = publish(up, "first")
+        up.lines("name", "publish", "site", first)
+        assert int(str(up.lines("catalog", "snapshot")[0]["trimmed"])) > 0
+        second = publish(up, "second")
+        (named,) = up.lines("name", "publish", "site", second)
+        snapshot = up.lines("catalog", "snapshot")[0]
+        third = publish(up, "third")
+        numbers = [int(str(line["number"])) for line in up.lines("log")]
+        objects = up.lines("objects")
+    assert numbers[0] > int(str(snapshot["trimmed"])) > 0, "the log begins at a snapshot"
+    moved = fungistor(home, "--json", "catalog", "migrate", url(etcd))
+    assert moved.returncode == 0, moved.stderr
+    assert json.loads(moved.stdout)["entries"] <= numbers[-1] - numbers[0] + 2
+    with running(home) as up:
+        assert up.command("pool", "export", "-o", str(pool)).returncode == 0
+        joining = ("--pool", str(pool), "--catalog", url(etcd))
+        fourth = published(new_home(up, other), write(tmp_path, "fourth"), *joining)
+        with running(other, ("--no-sync",)) as node:
+            told = node.lines("objects")
+            assert [line for line in objects if line not in told] == []
+            for cid, name in ((first, "first"), (second, "second"), (third, "third"), (fourth, "fourth")):
+                assert served(node, cid, name)
+            assert [line["sequence"] for line in node.lines("name", "history", "site")] == [2, 1]
+            (again,) = node.lines("name", "publish", "site", fourth)
+            assert (again["key"], again["sequence"]) == (named["key"], 3)
+            assert node.lines("catalog", "snapshot")[0]["members"] == 6
+            assert readable(up, fourth, "fourth")
+            assert readable(node, publish(up, "fifth"), "fifth")
+            assert node.lines("status")[0]["catalog_differs"] == []
 
 
 def test_another_network_s_log_is_not_taken_over(tmp_path: Path, etcd: EtcdCluster) -> None:

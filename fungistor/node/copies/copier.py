@@ -379,6 +379,8 @@ class Copier:
             if pool.forget(names).failed:
                 self._retry_at = time.monotonic() + RETRY_S
                 return mark
+            # Only who compacts gives the space of them back; `gc` has nothing of its own to do where all objects stay.
+            self._erasures.want_wipe()
             mark = replace(mark, dropped=until)
             self._file.write(mark)
         return mark
@@ -416,18 +418,19 @@ class Copier:
         self._unconfirmed = tuple(unconfirmed)
         return self._unconfirmed
 
-    def wipe(self) -> tuple[str, ...]:
-        """Have members overwrite what was deleted, where anything was; who has not, or cannot."""
+    def wipe(self) -> tuple[tuple[str, ...], int]:
+        """Have members overwrite what was deleted, where anything was, and give its space back; who has not, or cannot,
+        and how many bytes the others gave."""
         pool = self._members()
         unconfirmed = self.erase()
         if pool is None or not self._erasures.wipe_is_due():
-            return unconfirmed
+            return unconfirmed, 0
         compacted = pool.compact(pool.members())
         left = {pool.name(member) for member in compacted.absent} | set(unconfirmed)
         left |= {pool.name(member) for member in compacted.stuck if member in pool.wiping_members()}
         if not left:
             self._erasures.wiped()
-        return tuple(sorted(left))
+        return tuple(sorted(left)), compacted.freed
 
     # --- for people
 
