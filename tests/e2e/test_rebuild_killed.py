@@ -32,6 +32,13 @@ def rebuild(home: Path, pool: Path, fatal: int) -> subprocess.CompletedProcess[s
     return subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_S, check=False)
 
 
+def steps_of(done: subprocess.CompletedProcess[str]) -> int:
+    """How many steps a run had that was not killed."""
+    found = re.findall(r"steps=(\d+)", done.stderr)
+    assert found, done.stderr
+    return int(found[0])
+
+
 def same(home: Path, before: State) -> int:
     """The catalog is as it was; how many nodes may write, this one among them."""
     after = state_of(home)
@@ -62,20 +69,21 @@ def test_killed_at_any_step_of_the_placing_it_ends_the_same(tmp_path: Path, kill
 
         whole = rebuild(given_root(new, root), world.pool, 0)
         assert whole.returncode == 0, whole.stderr
-        print(f"{kills} kills among the steps of a rebuild:", steps := int(re.findall(r"steps=(\d+)", whole.stderr)[0]))
+        print(f"{kills} kills among the steps of a rebuild: {(steps := steps_of(whole))}")
         nodes = same(new, before)
         for number in range(kills):
             fatal = drawn.randrange(number * steps // kills, (number + 1) * steps // kills) + 1
             shutil.rmtree(new)
             cut = rebuild(given_root(new, root), world.pool, fatal)
-            assert cut.returncode == -signal.SIGKILL, (fatal, steps, cut.stderr)
-            if number % 2:
+            # One run may have a step less than another, and then ends before the last.
+            assert cut.returncode == -signal.SIGKILL or steps_of(cut) < fatal, (fatal, cut.stderr)
+            if anew := number % 2 == 1 or cut.returncode == 0:
                 shutil.rmtree(new)
                 given_root(new, root)
             done = rebuild(new, world.pool, 0)
             assert done.returncode == 0, (fatal, steps, done.stderr)
             now = same(new, before)
-            assert now - nodes in ((1, 2) if number % 2 else (1,)), "each machine that came so far is a node"
+            assert now - nodes in ((1, 2) if anew else (1,)), "each machine that came so far is a node"
             nodes = now
         assert told(new) == said
         with running(new, ("--no-sync",)) as again:
