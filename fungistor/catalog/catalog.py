@@ -41,6 +41,7 @@ from fungistor.errors import (
     ConflictError,
     CorruptError,
     FailedError,
+    FungiStorError,
     InvalidError,
     NotPermittedError,
     UnavailableError,
@@ -89,6 +90,17 @@ class LoggedCommand:
     bytes: int
     command: Command
     outcome: Outcome | None
+
+
+def refusal_of(outcome: Outcome) -> FungiStorError | None:
+    """The error of a command that was not carried out."""
+    if outcome.verdict is Verdict.DENIED:
+        return NotPermittedError(
+            outcome.reason, hint="`fungistor node list` tells who may what; `node add` lets a machine in"
+        )
+    if outcome.verdict is Verdict.REFUSED:
+        return ConflictError(outcome.reason, hint="look at what is there now, and start the operation again")
+    return None
 
 
 def sign(command: Command, signer: Signer, when: int, *, short: bool = False) -> Command:
@@ -148,12 +160,8 @@ class Catalog:
             InvalidError: a field of the command is out of bounds.
         """
         outcome = self.commit_all([command], fence=fence)[0]
-        if outcome.verdict is Verdict.DENIED:
-            raise NotPermittedError(
-                outcome.reason, hint="`fungistor node list` tells who may what; `node add` lets a machine in"
-            )
-        if outcome.verdict is Verdict.REFUSED:
-            raise ConflictError(outcome.reason, hint="look at what is there now, and start the operation again")
+        if (refusal := refusal_of(outcome)) is not None:
+            raise refusal
         return outcome
 
     @property

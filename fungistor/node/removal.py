@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -22,6 +22,8 @@ from fungistor.objects.repack import Repacker
 from fungistor.objects.results import Collected, KeptLine, Progress, Unpublished, no_progress
 from fungistor.objects.unpublish import RemovalPorts, Remover, drop_gone
 
+OBJECTS_A_COMMIT = 256
+
 
 class Removal:
     """What a node can be asked to take away."""
@@ -35,13 +37,38 @@ class Removal:
 
     def unpublish(self, text: str, *, grace_s: int = 0, dry_run: bool = False) -> Unpublished:
         """Take an object back. Raises as `Remover.unpublish`."""
-        root, identity = self._root(text)
+        ((_, outcome),) = self.unpublish_all([text], grace_s=grace_s, dry_run=dry_run)
+        if isinstance(outcome, FungiStorError):
+            raise outcome
+        return outcome
+
+    def unpublish_all(
+        self, texts: Sequence[str], *, grace_s: int = 0, dry_run: bool = False
+    ) -> Iterator[tuple[str, Unpublished | FungiStorError]]:
+        """Take objects back, so many by one commit; what came of each, in their order."""
         with contextlib.suppress(FungiStorError):
             self._parts.content.catch_up_index()
-        outcome = self._remover.unpublish(root, identity, grace_s=grace_s, dry_run=dry_run)
-        if dry_run or grace_s:
-            return outcome
-        return replace(outcome, pending=tuple(sorted({*outcome.pending, *self._parts.copier.erase()})))
+        for start in range(0, len(texts), OBJECTS_A_COMMIT):
+            batch = texts[start : start + OBJECTS_A_COMMIT]
+            yield from zip(batch, self._unpublish(batch, grace_s, dry_run), strict=True)
+
+    def _unpublish(self, texts: Sequence[str], grace_s: int, dry_run: bool) -> list[Unpublished | FungiStorError]:
+        asked: list[tuple[CID, ObjectId]] = []
+        refused: dict[int, FungiStorError] = {}
+        for at, text in enumerate(texts):
+            try:
+                asked.append(self._root(text))
+            except FungiStorError as error:
+                refused[at] = error
+        try:
+            told = iter(self._remover.unpublish_all(asked, grace_s=grace_s, dry_run=dry_run))
+        except FungiStorError as error:
+            return [refused.get(at, error) for at in range(len(texts))]
+        away = () if dry_run or grace_s else self._parts.copier.erase()
+        return [
+            outcome if isinstance(outcome, FungiStorError) else _with_pending(outcome, away)
+            for outcome in (refused.get(at) or next(told) for at in range(len(texts)))
+        ]
 
     def keep(self, text: str, what: Keep, until: int | None = None) -> str:
         """Undo an unpublish, pin, unpin, or lock; return the CID. Raises as `Remover.keep`."""
@@ -109,3 +136,7 @@ class Removal:
         if config.gateway_cache_bytes:
             with contextlib.closing(open_cache_disk(home, config)) as disk:
                 disk.drop(spans)
+
+
+def _with_pending(outcome: Unpublished, away: Sequence[str]) -> Unpublished:
+    return replace(outcome, pending=tuple(sorted({*outcome.pending, *away})))

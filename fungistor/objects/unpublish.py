@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 from fungistor.cache.tiers import span_key
-from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.catalog import Catalog, refusal_of
 from fungistor.catalog.commands import SESSION_BYTES, Body, Command
 from fungistor.catalog.index import BlockIndex, Holder
 from fungistor.catalog.record import Record
@@ -21,7 +22,7 @@ from fungistor.catalog.removal import Expire, Keep, KeepObject, Unpublish
 from fungistor.catalog.state import Outcome
 from fungistor.coding.manifest import Entry, Stored
 from fungistor.dag.cid import CID
-from fungistor.errors import NotFoundError, UnavailableError
+from fungistor.errors import FungiStorError, NotFoundError, UnavailableError
 from fungistor.ids import ObjectId, SessionId
 from fungistor.keys.ring import NodeKeys, block_hash
 from fungistor.objects.content import Content
@@ -34,6 +35,8 @@ BLOCKS_A_LOOK = 512
 HOLDERS_LOOKED_AT = 64
 """A block may be held by objects that are gone and still in the index, or by other tenants', whose sealed blocks are
 others; of these at most so many are looked past."""
+
+SPANS_AT_ONCE = 100_000
 
 SWEEP_TRIES = 20
 SWEEP_PAUSE_S = 0.1
@@ -68,26 +71,83 @@ class Remover:
             DeniedError: it is locked.
             ConflictError: it is pinned, or was published anew meanwhile.
         """
+        (outcome,) = self.unpublish_all([(root, object_id)], grace_s=grace_s, dry_run=dry_run)
+        if isinstance(outcome, FungiStorError):
+            raise outcome
+        return outcome
+
+    def unpublish_all(
+        self, asked: Sequence[tuple[CID, ObjectId]], *, grace_s: int = 0, dry_run: bool = False
+    ) -> list[Unpublished | FungiStorError]:
+        """Take several back by one commit and one pass over the key table. Each is judged on its own, as if they went
+        one after the other; an error stands in its place.
+
+        Raises: UnavailableError: the catalog cannot be had; none, or all of them, may be gone.
+        """
         ports = self._ports
         ports.catalog.catch_up()
-        record = ports.catalog.record(object_id)
-        window = ports.catalog.removal.window(object_id) if record is None else None
-        if record is None:
-            if window is None or grace_s:
-                raise NotFoundError(f"no object has the root {root}", hint="`fungistor objects` lists them")
-            record = window[0]
-        shredded, still_readable, spans = self._look(record)
         now = int(ports.clock())
         until = now + grace_s if grace_s else None
+        outcomes: dict[int, Unpublished | FungiStorError] = {}
+        going: dict[int, Record] = {}
+        for at, (root, object_id) in enumerate(asked):
+            is_again = not dry_run and any(record.object_id == object_id for record in going.values())
+            record = None if is_again else self._standing(object_id, grace_s)
+            if record is None:
+                outcomes[at] = NotFoundError(f"no object has the root {root}", hint="`fungistor objects` lists them")
+            else:
+                going[at] = record
         if dry_run:
-            return Unpublished(str(root), shredded, still_readable, (), until, dry_run=True)
-        self._commit(Unpublish(object_id, record.manifest_id, now, until))
-        ports.index.drop(object_id)
+            for at, record in going.items():
+                shredded, still_readable, _ = self._look(record)
+                outcomes[at] = Unpublished(str(asked[at][0]), shredded, still_readable, (), until, dry_run=True)
+        elif going:
+            self._take_back(asked, going, outcomes, now, until)
+        return [outcomes[at] for at in range(len(asked))]
+
+    def _standing(self, object_id: ObjectId, grace_s: int) -> Record | None:
+        """What there is to take back: the record, or what can still be brought back, which then no longer can."""
+        ports = self._ports
+        record = ports.catalog.record(object_id)
+        if record is not None or grace_s:
+            return record
+        window = ports.catalog.removal.window(object_id)
+        return None if window is None else window[0]
+
+    def _take_back(
+        self,
+        asked: Sequence[tuple[CID, ObjectId]],
+        going: dict[int, Record],
+        outcomes: dict[int, Unpublished | FungiStorError],
+        now: int,
+        until: int | None,
+    ) -> None:
+        ports, session = self._ports, SessionId(os.urandom(16))
+        commands = [
+            Command(session, number, Unpublish(record.object_id, record.manifest_id, now, until))
+            for number, record in enumerate(going.values())
+        ]
+        for at, outcome in zip(list(going), ports.catalog.commit_all(commands), strict=True):
+            if (refusal := refusal_of(outcome)) is not None:
+                outcomes[at] = refusal
+                del going[at]
+        # Whatever of them shares a block is told with the last that has it.
+        later = {record.object_id for record in going.values()}
+        spans: list[bytes] = []
+        for at, record in going.items():
+            later.discard(record.object_id)
+            shredded, still_readable, own_spans = self._look(record, later)
+            spans += own_spans
+            if len(spans) > SPANS_AT_ONCE:
+                ports.drop_cached(spans)
+                spans = []
+            outcomes[at] = Unpublished(str(asked[at][0]), 0 if until else shredded, still_readable, (), until)
+        for record in going.values():
+            ports.index.drop(record.object_id)
         ports.drop_cached(spans)
-        if until is not None:
-            return Unpublished(str(root), 0, still_readable, (), until)
-        pending = () if self._drop_keys([record.key_id]) else ("key table",)
-        return Unpublished(str(root), shredded, still_readable, pending, None)
+        if until is None and going and not self._drop_keys([record.key_id for record in going.values()]):
+            for at in going:
+                outcomes[at] = replace(cast("Unpublished", outcomes[at]), pending=("key table",))
 
     def keep(self, root: CID, object_id: ObjectId, what: Keep, until: int | None = None) -> None:
         """Undo, pin, unpin or lock an object. Raises as `unpublish`."""
@@ -148,8 +208,9 @@ class Remover:
 
     # -- what it means for blocks -----------------------------------------------------------------------------
 
-    def _look(self, record: Record) -> tuple[int, int, list[bytes]]:
-        """Blocks that only this object holds, blocks that others hold, and the cached spans of the former.
+    def _look(self, record: Record, later: Collection[ObjectId] = ()) -> tuple[int, int, list[bytes]]:
+        """Blocks that only this object holds, blocks that others hold, and the cached spans of the former. `later` are
+        gone already, and count as others all the same.
 
         Of an object that cannot be read now none can be told: it is taken back all the same.
         """
@@ -158,7 +219,7 @@ class Remover:
         try:
             manifest = self._ports.content.manifest_of(record)
             for batch in _batches(_distinct(manifest)):
-                others = self._held_by_others(record, [cid for cid, _ in batch])
+                others = self._held_by_others(record, [cid for cid, _ in batch], later)
                 for cid, entry in batch:
                     if cid.multihash in others:
                         still_readable += 1
@@ -171,11 +232,13 @@ class Remover:
             pass
         return shredded, still_readable, spans
 
-    def _held_by_others(self, record: Record, cids: list[CID]) -> set[bytes]:
+    def _held_by_others(self, record: Record, cids: list[CID], later: Collection[ObjectId]) -> set[bytes]:
         hashes = {block_hash(self._ports.keys.network_key, cid.multihash): cid.multihash for cid in cids}
         holders = self._ports.index.holders_of(list(hashes), HOLDERS_LOOKED_AT)
         return {
-            hashes[key] for key, held_by in holders.items() if any(self._holds(holder, record) for holder in held_by)
+            hashes[key]
+            for key, held_by in holders.items()
+            if any(holder.object_id in later or self._holds(holder, record) for holder in held_by)
         }
 
     def _holds(self, holder: Holder, other_than: Record) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from fungistor.catalog.removal import Keep
@@ -35,20 +35,29 @@ def unpublish(arguments: argparse.Namespace, output: Output) -> int:
     """Each CID by itself: one that cannot go does not hold up the others, and its exit code is the command's."""
     code = 0
     with removal_of(arguments, acting_of(arguments)) as removal:
-        for text in arguments.cids:
-            try:
-                if arguments.undo:
-                    _tell_undone(removal.keep(text, Keep.UNDO), output)
-                else:
-                    _tell_unpublished(
-                        removal.unpublish(text, grace_s=arguments.grace, dry_run=arguments.dry_run), output
-                    )
-            except FungiStorError as error:
+        told: Iterable[tuple[str, str | Unpublished | FungiStorError]] = (
+            ((text, _undone(removal, text)) for text in arguments.cids)
+            if arguments.undo
+            else removal.unpublish_all(arguments.cids, grace_s=arguments.grace, dry_run=arguments.dry_run)
+        )
+        for text, outcome in told:
+            if isinstance(outcome, FungiStorError):
                 if len(arguments.cids) == 1:
-                    raise
-                output.error(error, text)
-                code = code or error.exit_code
+                    raise outcome
+                output.error(outcome, text)
+                code = code or outcome.exit_code
+            elif isinstance(outcome, str):
+                _tell_undone(outcome, output)
+            else:
+                _tell_unpublished(outcome, output)
     return code
+
+
+def _undone(removal: Removal, text: str) -> str | FungiStorError:
+    try:
+        return removal.keep(text, Keep.UNDO)
+    except FungiStorError as error:
+        return error
 
 
 def _tell_undone(cid: str, output: Output) -> None:

@@ -18,7 +18,7 @@ from fungistor.ids import MemberNumber, ObjectId
 from fungistor.keys.ring import object_id
 from fungistor.objects.lease import LEASE_S, Lease
 from fungistor.objects.publish import Publisher
-from fungistor.objects.results import PublishFailure, PublishOptions
+from fungistor.objects.results import PublishFailure, PublishOptions, Unpublished
 from fungistor.testing.memory_network import TENANT, MemoryNetwork
 from tests.unit.objects.trees import noise, write
 
@@ -138,6 +138,35 @@ def test_an_undelete_window(network: MemoryNetwork, tree: Path) -> None:
     assert network.key_table.get(key_id) is None
     network.collector().collect(grace_s=0)
     assert held_bytes(network) == 0
+
+
+def test_several_go_by_one_commit_each_judged_on_its_own(network: MemoryNetwork, tree: Path) -> None:
+    """Of five one is pinned, one is named twice and one was never there: these are told in their places, the others go,
+    as if one after the other: what two of them share is shredded with the second, what the pinned one holds is not."""
+    shared, kept = noise(1, 1 << 20), noise(2, 1 << 20)
+    paths = [
+        write(tree, name, content)
+        for name, content in (("a", shared + kept), ("b", shared), ("c", noise(3, 20_000)), ("pinned", kept))
+    ]
+    cids = [network.publish(str(path)).cid for path in paths]
+    remover = network.remover()
+    remover.keep(*identity(network, cids[3]), Keep.PIN)
+    absent = str(CID.parse(network.publish(str(write(tree, "d", noise(4, 20_000)))).cid))
+    network.unpublish(absent)
+    asked = [identity(network, cid) for cid in (*cids, cids[2], absent)]
+    revision = network.catalog.revision
+    told = remover.unpublish_all(asked)
+    assert len({logged.number for logged in list(network.catalog.logged(0))[-4:]}) == 1, "one entry of the log for all"
+    assert network.catalog.revision == revision + 3
+    assert [type(outcome) for outcome in told[3:]] == [ConflictError, NotFoundError, NotFoundError]
+    a, b, c = (outcome for outcome in told[:3] if isinstance(outcome, Unpublished))
+    assert (a.cid, a.still_readable) == (cids[0], 2), "one block of b, one of the pinned"
+    assert (b.shredded, b.still_readable, c.shredded) == (1, 0, 1)
+    for cid in cids[:3]:
+        with pytest.raises(NotFoundError):
+            read(network, cid)
+    assert read(network, cids[3]) == kept
+    assert len(network.key_table.objects()) == 1
 
 
 def test_pins_locks_and_expiry(network: MemoryNetwork, tree: Path) -> None:
