@@ -6,16 +6,24 @@ applies the command. So whatever record a home knows, it has the key of.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from fungistor.errors import CorruptError, DeniedError, UnavailableError
+from fungistor.errors import ConflictError, CorruptError, DeniedError, UnavailableError
 from fungistor.ids import ObjectId, TenantNumber
-from fungistor.keys.store import KeyRow, SharedKeys
+from fungistor.keys.store import KeyChange, KeyRow, SharedKeys
 from fungistor.keys.table import KeyTable
 
 ROWS_AT_ONCE: Final = 100
 """Rows of one change: etcd takes 128 operations a transaction."""
+
+PAGE_ROWS_MIN: Final = 16
+PAGE_ROWS: Final = 1000
+"""So many keys that are put together share a page: fewer cost more to drop than they save."""
+
+PUTS_MAX: Final = 50
+"""How often a key is put again because a page came in between: some of them a second, where many publish."""
 
 
 class MirroredKeys:
@@ -31,33 +39,66 @@ class MirroredKeys:
         self._network = network
 
     def put(self, object_id: ObjectId, tenant: TenantNumber, wrapped: bytes) -> bytes:
-        self._joined()
-        [kept] = self._put([(object_id, tenant, wrapped)])
+        self._put([(object_id, tenant, wrapped)])
+        kept = self._mirror.get(object_id)
+        if kept is None:
+            raise ConflictError("the key was dropped as soon as it was put", hint="try again")
         return kept
 
     def put_all(self, rows: Sequence[KeyRow]) -> None:
-        self._joined()
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            self._put(rows[start : start + ROWS_AT_ONCE])
+        self.follow()
+        fresh = self._mirror.absent(rows)
+        for start in range(0, len(fresh), PAGE_ROWS):
+            put = fresh[start : start + PAGE_ROWS]
+            if len(put) < PAGE_ROWS_MIN:
+                self._put(put)
+                continue
+            done = self._shared.put_page(put)
+            assert done is not None, "no position was asked for"
+            before, position, page = done
+            self._took(before, position, [(*row, page) for row in put])
 
-    def _put(self, rows: Sequence[KeyRow]) -> list[bytes]:
-        before, position, kept = self._shared.put_all(rows)
-        changes = [(object_id, tenant, key) for (object_id, tenant, _), key in zip(rows, kept, strict=True)]
+    def _put(self, rows: Sequence[KeyRow]) -> None:
+        """Put keys, each by itself, unless there are some."""
+        for _ in range(PUTS_MAX):
+            position = self._joined()
+            fresh = self._mirror.absent(rows)
+            if len(fresh) < len(rows):
+                self.follow()  # what is here may have been dropped elsewhere
+                position, fresh = self._joined(), self._mirror.absent(rows)
+            if not fresh:
+                return
+            done = self._shared.put_all(fresh, position)
+            if done is not None:
+                before, position, kept = done
+                changes = [(*row[:2], key, None) for row, key in zip(fresh, kept, strict=True)]
+                self._took(before, position, changes)
+                return
+            self.follow()
+        raise UnavailableError("others put so many keys that this one finds no place between them", retry_after_s=2)
+
+    def _took(self, before: int, position: int, changes: Sequence[KeyChange]) -> None:
         # Where nobody else changed anything since, this is all there is to follow.
         if not self._mirror.follow_to(self._network, before, position, changes):
             self.follow()
-        return kept
 
     def get(self, object_id: ObjectId) -> bytes | None:
         found = self._mirror.get(object_id)
-        return self._shared.get(object_id) if found is None else found
+        if found is None:
+            self.follow()
+            found = self._mirror.get(object_id)
+        return found
 
     def delete(self, object_ids: Iterable[ObjectId]) -> int:
-        self._joined()
-        ids = list(object_ids)
-        dropped = sum(
-            self._shared.drop(ids[start : start + ROWS_AT_ONCE]) for start in range(0, len(ids), ROWS_AT_ONCE)
-        )
+        self.follow()
+        dropped, ids = 0, list(object_ids)
+        for start in range(0, len(ids), ROWS_AT_ONCE):
+            some = ids[start : start + ROWS_AT_ONCE]
+            page_of = self._mirror.pages_of(some)
+            pages: dict[bytes, list[ObjectId]] = {}
+            for object_id, page in page_of.items():
+                pages.setdefault(page, []).append(object_id)
+            dropped += self._shared.drop([object_id for object_id in some if object_id not in page_of], pages)
         self.follow()
         return dropped
 
@@ -75,9 +116,15 @@ class MirroredKeys:
         return self._mirror.rows(after, count)
 
     def replace(self, rows: Sequence[KeyRow]) -> None:
-        self._joined()
+        self.follow()
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            self._shared.replace(rows[start : start + ROWS_AT_ONCE])
+            some = rows[start : start + ROWS_AT_ONCE]
+            page_of = self._mirror.pages_of(row[0] for row in some)
+            pages: dict[bytes, list[KeyRow]] = {}
+            for row in some:
+                if row[0] in page_of:
+                    pages.setdefault(page_of[row[0]], []).append(row)
+            self._shared.replace([row for row in some if row[0] not in page_of], pages)
         self.follow()
 
     def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:
@@ -117,7 +164,7 @@ class MirroredKeys:
                 if not self._mirror.follow_to(self._network, position, complete, changes):
                     break  # another process of this home was quicker
                 position = complete
-                if any(wrapped is None for _, _, wrapped in changes):
+                if any(wrapped is None for _, _, wrapped, _ in changes):
                     self._mirror.sweep()
             position = self._joined()
 
@@ -145,16 +192,28 @@ class MirroredKeys:
         return position
 
     def _bring(self) -> None:
+        last, there = self._shared_objects()
         after = ObjectId(b"")
-        while rows := self._mirror.rows(after, ROWS_AT_ONCE):
-            self._shared.put_all(rows)
+        while rows := self._mirror.rows(after, PAGE_ROWS):
             after = rows[-1][0]
+            while fresh := [row for row in rows if row[0] not in there]:
+                done = self._shared.put_page(fresh, last)
+                if done is not None:
+                    last = done[1]
+                    break
+                last, there = self._shared_objects()
         for tenant in self._mirror.tenants():
             wrapped = self._mirror.get_tenant(tenant)
             if wrapped is not None and self._shared.put_tenant(tenant, wrapped) != wrapped:
                 raise self._of_another_network()
         for tenant, wrapped in self._shared.tenants():
             self._mirror.put_tenant(tenant, wrapped)
+
+    def _shared_objects(self) -> tuple[int, frozenset[ObjectId]]:
+        """How far the shared table is, and the objects that have, or had, a key there."""
+        last = self._shared.last()
+        changes = itertools.chain.from_iterable(changes for _, changes in self._shared.changes(0, last))
+        return last, frozenset(change[0] for change in changes)
 
     def _of_another_network(self) -> DeniedError:
         return DeniedError(

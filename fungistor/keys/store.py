@@ -5,7 +5,7 @@ Beside the catalog's log and never in it, so that dropping a key shreds what it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from fungistor.ids import ObjectId, TenantNumber
@@ -13,8 +13,8 @@ from fungistor.ids import ObjectId, TenantNumber
 KeyRow = tuple[ObjectId, TenantNumber, bytes]
 """An object, its tenant, and its key wrapped by the tenant's."""
 
-KeyChange = tuple[ObjectId, TenantNumber, bytes | None]
-"""As `KeyRow`; None: the key was dropped."""
+KeyChange = tuple[ObjectId, TenantNumber, bytes | None, bytes | None]
+"""As `KeyRow`, None: the key was dropped; and the page that a shared table keeps it in, None: none."""
 
 
 class KeyStore(Protocol):
@@ -78,17 +78,23 @@ class SharedKeys(Protocol):
     def claim(self, network: bytes) -> bytes:
         """Make this the table of a network unless it is one already; give the network that it is of."""
 
-    def put_all(self, rows: Sequence[KeyRow]) -> tuple[int, int, list[bytes]]:
-        """Keep keys unless there are some: the position right before this change, its own, and the keys kept."""
+    def put_all(self, rows: Sequence[KeyRow], position: int) -> tuple[int, int, list[bytes]] | None:
+        """Keep keys unless there are some: the position right before this change, its own, and the keys kept.
 
-    def get(self, object_id: ObjectId) -> bytes | None:
-        """An object's wrapped key."""
+        None where a page changed since `position`, which is how far the caller knows what is in pages.
+        """
 
-    def drop(self, object_ids: Sequence[ObjectId]) -> int:
-        """Drop keys; give how many there were."""
+    def put_page(self, rows: Sequence[KeyRow], position: int | None = None) -> tuple[int, int, bytes] | None:
+        """Keep keys, none of which is there, together: the position right before this change, its own, and the page.
 
-    def replace(self, rows: Sequence[KeyRow]) -> None:
-        """Keep keys in place of those that are there."""
+        None where anything changed since `position`; the caller needs none where nobody else can have put these.
+        """
+
+    def drop(self, object_ids: Sequence[ObjectId], pages: Mapping[bytes, Sequence[ObjectId]]) -> int:
+        """Drop keys that have no page, and keys in pages; give how many there were."""
+
+    def replace(self, rows: Sequence[KeyRow], pages: Mapping[bytes, Sequence[KeyRow]]) -> None:
+        """Keep keys in place of those that are there, without a page and in pages."""
 
     def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:
         """Keep a tenant's wrapped key in place of the one that is there."""

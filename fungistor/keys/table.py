@@ -7,6 +7,7 @@ and swept out of the write-ahead log as well.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import threading
@@ -173,6 +174,22 @@ class KeyTable:
 
         self._write(begin)
 
+    def pages_of(self, object_ids: Iterable[ObjectId]) -> dict[ObjectId, bytes]:
+        """In which pages of the shared table keys are that have one."""
+        query = "SELECT page FROM paged WHERE object_id = ?"
+
+        def find(sql: sqlite3.Connection) -> dict[ObjectId, bytes]:
+            if not _has_pages(sql):
+                return {}
+            found = {object_id: _one(sql, query, (object_id,)) for object_id in object_ids}
+            return {object_id: page for object_id, page in found.items() if page is not None}
+
+        return self._use(find)
+
+    def absent(self, rows: Sequence[KeyRow]) -> list[KeyRow]:
+        """Those of some keys whose object has none here."""
+        return self._use(lambda sql: [row for row in rows if _one(sql, _GET, (row[0],)) is None])
+
     def follow_to(self, network: bytes, before: int, after: int, changes: Iterable[KeyChange]) -> bool:
         """Take up the changes between two positions of a network's shared table; False if this is not at the first."""
 
@@ -182,12 +199,9 @@ class KeyTable:
             )
             if not moved.rowcount:
                 return False
-            for object_id, tenant, wrapped in changes:
-                if wrapped is None:
-                    sql.execute("DELETE FROM object_keys WHERE object_id = ?", (object_id,))
-                else:
-                    _check_wrapped(wrapped)
-                    sql.execute("INSERT OR REPLACE INTO object_keys VALUES (?, ?, ?)", (object_id, tenant, wrapped))
+            for dropped, run in itertools.groupby(changes, lambda change: change[2] is None):
+                take_run = _drop_rows if dropped else _take_rows
+                take_run(sql, list(run))
             return True
 
         return self._write(take)
@@ -298,6 +312,7 @@ class KeyTable:
         return FailedError(f"the key table {self._path} cannot be used: {error}")
 
 
+_PAGES = "CREATE TABLE IF NOT EXISTS paged (object_id BLOB PRIMARY KEY, page BLOB NOT NULL) WITHOUT ROWID"
 _GET = "SELECT wrapped FROM object_keys WHERE object_id = ?"
 _GET_TENANT = "SELECT wrapped FROM tenant_keys WHERE tenant = ?"
 
@@ -318,6 +333,29 @@ def _transaction(sql: sqlite3.Connection, begin: str) -> Iterator[None]:
 def _one(sql: sqlite3.Connection, query: str, arguments: tuple[object, ...]) -> bytes | None:
     row = sql.execute(query, arguments).fetchone()
     return None if row is None else bytes(row[0])
+
+
+def _has_pages(sql: sqlite3.Connection) -> bool:
+    return bool(sql.execute("SELECT 1 FROM sqlite_schema WHERE name = 'paged'").fetchone())
+
+
+def _take_rows(sql: sqlite3.Connection, changes: Sequence[KeyChange]) -> None:
+    rows = [(object_id, tenant, wrapped) for object_id, tenant, wrapped, _ in changes]
+    for _, _, wrapped in rows:
+        assert wrapped is not None
+        _check_wrapped(wrapped)
+    sql.executemany("INSERT OR REPLACE INTO object_keys VALUES (?, ?, ?)", rows)
+    pages = [(object_id, page) for object_id, _, _, page in changes if page is not None]
+    if pages:
+        sql.execute(_PAGES)
+        sql.executemany("INSERT OR REPLACE INTO paged VALUES (?, ?)", pages)
+
+
+def _drop_rows(sql: sqlite3.Connection, changes: Sequence[KeyChange]) -> None:
+    ids = [change[:1] for change in changes]
+    sql.executemany("DELETE FROM object_keys WHERE object_id = ?", ids)
+    if _has_pages(sql):
+        sql.executemany("DELETE FROM paged WHERE object_id = ?", ids)
 
 
 def _keep(

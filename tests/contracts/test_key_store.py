@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -182,6 +183,83 @@ def test_a_home_that_was_away_takes_up_what_history_no_longer_tells(shared: Etcd
     late = shared.open("late")
     late.follow()
     assert late.objects() == other.objects()
+
+
+def test_keys_that_were_put_together_are_dropped_and_replaced_one_by_one(world: World) -> None:
+    """Of many put at once some are dropped by one home and others replaced by another; a third learns both, and one
+    that was dropped may be put again."""
+    one, other = world.open("one"), world.open("other")
+    one.put_all([(object_of(number), TENANT, wrapped(number)) for number in range(1, 1101)])
+    one.put(object_of(5000), TENANT, wrapped(5000))
+    assert other.put(object_of(3), TENANT, wrapped(9)) == wrapped(3)
+    assert other.delete([object_of(number) for number in (2, 4, 1099, 5000, 7000)]) == 4
+    one.replace([(object_of(number), TENANT, wrapped(number + 10_000)) for number in (2, 3, 1100)])
+    assert one.put(object_of(4), TENANT, wrapped(44)) == wrapped(44)
+    late = world.open("late")
+    for keys in (one, other, late):
+        keys.follow()
+        assert len(keys.objects()) == 1098
+        expected = {1: wrapped(1), 2: None, 3: wrapped(10_003), 4: wrapped(44), 1099: None, 1100: wrapped(11_100)}
+        assert {number: keys.get(object_of(number)) for number in expected} == expected
+    assert one.sweep()
+    later = world.open("later")
+    later.follow()
+    assert later.rows(ObjectId(b""), 2000) == one.rows(ObjectId(b""), 2000)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_homes_agree_whatever_they_do(world: World, seed: int) -> None:
+    """Puts of one and of many, drops, replacements and sweeps of three homes by chance: all hold the same."""
+    rng, fresh = random.Random(seed), itertools.count()
+    homes = [world.open(name) for name in ("a", "b", "c")]
+    expected: dict[int, int] = {}
+    for step in range(40):
+        keys = rng.choice(homes)
+        known = sorted(expected)
+        match rng.randrange(6):
+            case 0 | 1:
+                many = [next(fresh) for _ in range(rng.choice((3, 20, 130)))]
+                keys.put_all([(object_of(number), TENANT, wrapped(step)) for number in many])
+                expected |= dict.fromkeys(many, step)
+            case 2:
+                number = rng.choice([next(fresh), *rng.sample(known, min(2, len(known)))])
+                assert keys.put(object_of(number), TENANT, wrapped(step)) == wrapped(expected.setdefault(number, step))
+            case 3:
+                gone = rng.sample(known, min(len(known), 7))
+                assert keys.delete([object_of(number) for number in gone]) == len(gone)
+                expected = {number: kept for number, kept in expected.items() if number not in gone}
+            case 4:
+                anew = rng.sample(known, min(len(known), 7))
+                keys.replace([(object_of(number), TENANT, wrapped(step)) for number in anew])
+                expected |= dict.fromkeys(anew, step)
+            case _:
+                keys.sweep() if rng.random() < 0.3 else keys.follow()
+    wanted = [(object_of(number), TENANT, wrapped(kept)) for number, kept in sorted(expected.items())]
+    for keys in (*homes, world.open("late")):
+        keys.follow()
+        assert keys.rows(ObjectId(b""), 10_000) == wanted
+
+
+def test_all_of_a_page_can_be_dropped(world: World) -> None:
+    """A page whose last key is dropped leaves nothing that a new home would take up."""
+    one = world.open("one")
+    ids = [object_of(number) for number in range(40)]
+    one.put_all([(object_id, TENANT, wrapped(1)) for object_id in ids])
+    assert one.delete(ids[:30]) == 30
+    assert one.delete(ids) == 10
+    late = world.open("late")
+    late.follow()
+    assert late.objects() == one.objects() == []
+
+
+def test_homes_that_put_the_same_key_beside_pages_agree(shared: EtcdWorld) -> None:
+    """A key that one home brought in a page stays the one that is kept for a home that had not heard of it."""
+    one, other = shared.open("one"), shared.open("other")
+    other.follow()
+    one.put_all([(object_of(number), TENANT, wrapped(number)) for number in range(100)])
+    assert other.put(object_of(50), TENANT, wrapped(1)) == wrapped(50)
+    one.follow()
+    assert one.get(object_of(50)) == other.get(object_of(50)) == wrapped(50)
 
 
 def test_a_home_brings_what_it_has_when_it_first_joins_and_never_again(shared: EtcdWorld, tmp_path: Path) -> None:

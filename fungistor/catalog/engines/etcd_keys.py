@@ -1,31 +1,36 @@
 """The shared key table on etcd, beside the log. Implements `fungistor.keys.store.SharedKeys`, which it may not import.
 
 Keys under the network's prefix: ``keys/network``, ``keys/changed`` (written by every change: its revision is the
-table's position), ``keys/object/`` and the object id: tenant (4 bytes, big-endian) and wrapped key; ``keys/dropped/``
-and the object id of a key that was dropped; ``keys/tenant/`` and the number.
+table's position), ``keys/object/`` and the object id: tenant (4 bytes, big-endian) and wrapped key; ``keys/page/`` and
+a page's id: many of those (`etcd_key_pages`); ``keys/paged``, written by every change of a page; ``keys/dropped/`` and
+the object id of a key that was dropped; ``keys/tenant/`` and the number. A key is in a page or has one of its own.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from fungistor.catalog.engines.etcd_client import EtcdAddress, EtcdClient, EtcdLogin, Json, packed, unpacked
+from fungistor.catalog.engines.etcd_key_pages import OBJECT_ID_BYTES, TENANT_BYTES, Row, open_page, pack_page, page_id
 from fungistor.errors import CorruptError, UnavailableError
 from fungistor.ids import ObjectId, TenantNumber
 
-Row = tuple[ObjectId, TenantNumber, bytes]
-Change = tuple[ObjectId, TenantNumber, bytes | None]
+Change = tuple[ObjectId, TenantNumber, bytes | None, bytes | None]
 
-PAGE_ROWS: Final = 2000
+ROWS_AT_ONCE: Final = 2000
 """Some 300 kB of answer."""
+
+PAGES_AT_ONCE: Final = 8
+"""Some 800 kB of answer, where they are full."""
+
+EDITS_MAX: Final = 100
+"""How often a page is read again because somebody else changed it first."""
 
 HISTORY_S: Final = 5.0
 """How long etcd may be silent while it tells what changed."""
 
-_OBJECT_ID_BYTES: Final = 32
-_TENANT_BYTES: Final = 4
 _NO_TENANT: Final = TenantNumber(0)
 
 
@@ -44,82 +49,114 @@ class EtcdKeys:
 
     def claim(self, network: bytes) -> bytes:
         key = self._prefix + b"network"
-        absent = {"key": packed(key), "target": "CREATE", "create_revision": "0"}
         answer = self._client.ask(
-            "kv/txn", {"compare": [absent], "success": [_put(key, network), self._change()], "failure": [_range(key)]}
+            "kv/txn",
+            {"compare": [_absent(key)], "success": [_put(key, network), self._change()], "failure": [_range(key)]},
         )
         return network if answer.get("succeeded") else _only(answer["responses"][0])
 
-    def put_all(self, rows: Sequence[Row]) -> tuple[int, int, list[bytes]]:
-        # New keys have ids of chance, so mostly none is there. All or none takes etcd two fifths of the time that a
-        # decision for each takes, and ours a half. A mark of one that was dropped may stay: whoever follows is told of
-        # dropped keys before those that are there.
+    # -- putting
+
+    def put_all(self, rows: Sequence[Row], position: int) -> tuple[int, int, list[bytes]] | None:
+        # All or none takes etcd two fifths of the time that a decision for each takes, and ours a half. A mark of one
+        # that was dropped may stay: whoever follows is told of dropped keys before those that are there.
         before = _range(self._prefix + b"changed")
+        known = _unchanged_since(self._prefix + b"paged", position)
         puts = [_put(self._object_key(row[0]), _value(row)) for row in rows]
-        answer = self._client.ask(
-            "kv/txn",
-            {"compare": [self._absent(row[0]) for row in rows], "success": [before, *puts, self._change()]},
-        )
+        absent = [_absent(self._object_key(row[0])) for row in rows]
+        answer = self._client.ask("kv/txn", {"compare": [known, *absent], "success": [before, *puts, self._change()]})
         kept = [wrapped for _, _, wrapped in rows]
         if not answer.get("succeeded"):
-            answer = self._client.ask("kv/txn", {"success": [before, *map(self._put_if_absent, rows), self._change()]})
+            each = [before, *map(self._put_if_absent, rows), self._change()]
+            answer = self._client.ask("kv/txn", {"compare": [known], "success": each})
+            if not answer.get("succeeded"):
+                return None
             kept = [
                 wrapped if response["response_txn"].get("succeeded") else self._kept(response["response_txn"])
                 for (_, _, wrapped), response in zip(rows, answer["responses"][1:], strict=False)
             ]
-        changed = answer["responses"][0]["response_range"].get("kvs", [])
-        return int(changed[0]["mod_revision"]) if changed else 0, int(answer["header"]["revision"]), kept
+        return _position(answer["responses"][0]), int(answer["header"]["revision"]), kept
+
+    def put_page(self, rows: Sequence[Row], position: int | None = None) -> tuple[int, int, bytes] | None:
+        page = page_id(rows)
+        key = self._prefix + b"page/" + page
+        compare = [_absent(key)]
+        if position is not None:
+            compare.append(_unchanged_since(self._prefix + b"changed", position))
+        puts = [_put(key, pack_page(rows)), *self._paged(), self._change()]
+        answer = self._client.ask(
+            "kv/txn",
+            {"compare": compare, "success": [_range(self._prefix + b"changed"), *puts], "failure": [_range(key)]},
+        )
+        if answer.get("succeeded"):
+            return _position(answer["responses"][0]), int(answer["header"]["revision"]), page
+        # An answer that was lost is asked for again, and then the page is there.
+        is_there = bool(answer["responses"][0]["response_range"].get("kvs"))
+        return (0, 0, page) if is_there else None
 
     def _kept(self, done: Json) -> bytes:
         return self._wrapped(_only(done["responses"][0]))[1]
 
-    def _absent(self, object_id: ObjectId) -> Json:
-        return {"key": packed(self._object_key(object_id)), "target": "CREATE", "create_revision": "0"}
-
     def _put_if_absent(self, row: Row) -> Json:
         key = self._object_key(row[0])
-        return {
-            "request_txn": {
-                "compare": [self._absent(row[0])],
-                "success": [
-                    _put(key, _value(row)),
-                    {"request_delete_range": {"key": packed(self._dropped_key(row[0]))}},
-                ],
-                "failure": [_range(key)],
-            }
-        }
+        unmark = {"request_delete_range": {"key": packed(self._dropped_key(row[0]))}}
+        success = [_put(key, _value(row)), unmark]
+        return {"request_txn": {"compare": [_absent(key)], "success": success, "failure": [_range(key)]}}
 
-    def get(self, object_id: ObjectId) -> bytes | None:
-        rows = self._client.ask("kv/range", {"key": packed(self._object_key(object_id))}).get("kvs", [])
-        return self._wrapped(unpacked(rows[0]["value"]))[1] if rows else None
+    # -- dropping and replacing
 
-    def drop(self, object_ids: Sequence[ObjectId]) -> int:
+    def drop(self, object_ids: Sequence[ObjectId], pages: Mapping[bytes, Sequence[ObjectId]]) -> int:
+        dropped = 0
+        for page, ids in pages.items():
+            marks = [_put(self._dropped_key(object_id), b"") for object_id in ids]
+            dropped += self._edit_page(page, dict.fromkeys(ids), marks)
         each: list[Json] = []
         for object_id in object_ids:
             key = self._object_key(object_id)
-            there = {"key": packed(key), "target": "CREATE", "result": "GREATER", "create_revision": "0"}
-            gone = [{"request_delete_range": {"key": packed(key)}}, _put(self._dropped_key(object_id), b"")]
-            each.append({"request_txn": {"compare": [there], "success": gone}})
-        if not each:
-            return 0
-        answer = self._client.ask("kv/txn", {"success": [*each, self._change()]})
-        return sum(bool(response["response_txn"].get("succeeded")) for response in answer["responses"][:-1])
+            gone_and_marked = [{"request_delete_range": {"key": packed(key)}}, _put(self._dropped_key(object_id), b"")]
+            each.append({"request_txn": {"compare": [_there(key)], "success": gone_and_marked}})
+        if each:
+            answer = self._client.ask("kv/txn", {"success": [*each, self._change()]})
+            dropped += sum(bool(one["response_txn"].get("succeeded")) for one in answer["responses"][:-1])
+        return dropped
 
-    def replace(self, rows: Sequence[Row]) -> None:
+    def replace(self, rows: Sequence[Row], pages: Mapping[bytes, Sequence[Row]]) -> None:
+        for page, replaced in pages.items():
+            self._edit_page(page, {row[0]: row for row in replaced}, [])
         each: list[Json] = []
-        for object_id, tenant, wrapped in rows:
-            key = self._object_key(object_id)
-            there = {"key": packed(key), "target": "CREATE", "result": "GREATER", "create_revision": "0"}
-            put = _put(key, _value((object_id, tenant, wrapped)))
-            each.append({"request_txn": {"compare": [there], "success": [put]}})
+        for row in rows:
+            key = self._object_key(row[0])
+            each.append({"request_txn": {"compare": [_there(key)], "success": [_put(key, _value(row))]}})
         if each:
             self._client.ask("kv/txn", {"success": [*each, self._change()]})
+
+    def _edit_page(self, page: bytes, anew: Mapping[ObjectId, Row | None], more: list[Json]) -> int:
+        """Give rows of a page others, or None, as nobody else has changed it meanwhile; how many rows fewer it has."""
+        key = self._prefix + b"page/" + page
+        for _ in range(EDITS_MAX):
+            found = self._client.ask("kv/range", {"key": packed(key)}).get("kvs", [])
+            if not found:
+                return 0
+            before = open_page(unpacked(found[0]["value"]))
+            after = [row for old in before if (row := anew.get(old[0], old)) is not None]
+            if after == before:
+                return 0
+            written = _put(key, pack_page(after)) if after else {"request_delete_range": {"key": packed(key)}}
+            same = {"key": packed(key), "target": "MOD", "mod_revision": found[0]["mod_revision"]}
+            done = self._client.ask(
+                "kv/txn", {"compare": [same], "success": [written, *more, *self._paged(), self._change()]}
+            )
+            if done.get("succeeded"):
+                return len(before) - len(after)
+        raise UnavailableError(f"{self._where}: a page of keys changes all the time", retry_after_s=2)
 
     def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:
         self._client.ask("kv/txn", {"success": [_put(self._prefix + b"tenant/%d" % tenant, wrapped)]})
 
     def purge(self) -> bool:
         return self._client.forget_history(self._prefix + b"changed")
+
+    # -- following
 
     def last(self) -> int:
         rows = self._client.ask("kv/range", {"key": packed(self._prefix + b"changed")}).get("kvs", [])
@@ -152,67 +189,72 @@ class EtcdKeys:
                 events = result.get("events", [])
                 if not events:
                     continue
-                complete = max(int(event["kv"]["mod_revision"]) for event in events)
-                yield complete, [change for event in events if (change := self._change_of(event)) is not None]
+                # Tenants' keys are no changes of the table: what is told beyond `until` must not take it past its last.
+                complete = min(until, max(int(event["kv"]["mod_revision"]) for event in events))
+                yield complete, [change for event in events for change in self._changes_of(event)]
                 if complete >= until:
                     return
         raise UnavailableError(f"{self._where}: etcd did not tell within {HISTORY_S:g} s what changed", retry_after_s=2)
 
-    def _change_of(self, event: Json) -> Change | None:
-        key, start = unpacked(event["kv"]["key"]), self._prefix + b"object/"
-        if not key.startswith(start):
-            return None
-        object_id = self._object_id(key, start)
+    def _changes_of(self, event: Json) -> list[Change]:
         if event.get("type") == "DELETE":
-            return object_id, _NO_TENANT, None
-        return object_id, *self._wrapped(unpacked(event["kv"]["value"]))
+            return []  # what was dropped is told by its mark
+        return self._changes_by(unpacked(event["kv"]["key"]), event["kv"].get("value", ""))
+
+    def _changes_by(self, key: bytes, value: str) -> list[Change]:
+        """What a key of etcd that was written says."""
+        kind, _, rest = key.removeprefix(self._prefix).partition(b"/")
+        if kind == b"page":
+            return [(*row, rest) for row in open_page(unpacked(value))]
+        if kind == b"object":
+            return [(self._object_id(rest), *self._wrapped(unpacked(value)), None)]
+        if kind == b"dropped":
+            return [(self._object_id(rest), _NO_TENANT, None, None)]
+        return []
 
     def _difference(self, after: int, until: int) -> Iterator[tuple[int, list[Change]]]:
-        """All that is there now and was written after a position. Pages are complete with the last of them only."""
-        start = self._prefix + b"dropped/"
-        for rows in self._pages(start, after):
-            yield after, [(self._object_id(unpacked(row["key"]), start), _NO_TENANT, None) for row in rows]
-        start = self._prefix + b"object/"
-        # Keys after what was dropped: one that was put again in between is there, not gone.
-        for rows in self._pages(start, after):
-            yield (
-                after,
-                [
-                    (self._object_id(unpacked(row["key"]), start), *self._wrapped(unpacked(row["value"])))
-                    for row in rows
-                ],
-            )
+        """All that is there now and was written after a position. It is complete with the last of it only.
+
+        Keys after what was dropped: one that was put again in between is there, not gone.
+        """
+        for kind, count in ((b"dropped/", ROWS_AT_ONCE), (b"object/", ROWS_AT_ONCE), (b"page/", PAGES_AT_ONCE)):
+            for found in self._ranges(self._prefix + kind, after, count):
+                yield (
+                    after,
+                    [change for kv in found for change in self._changes_by(unpacked(kv["key"]), kv.get("value", ""))],
+                )
         yield until, []
 
-    def _pages(self, start: bytes, after: int) -> Iterator[list[Json]]:
+    def _ranges(self, start: bytes, after: int, count: int) -> Iterator[list[Json]]:
         end, key = packed(start[:-1] + b"0"), start
         newer = {"min_mod_revision": str(after + 1)} if after else {}
         while True:
-            answer = self._client.ask(
-                "kv/range", {"key": packed(key), "range_end": end, "limit": str(PAGE_ROWS), **newer}
-            )
-            rows = answer.get("kvs", [])
-            if rows:
-                yield rows
-                key = unpacked(rows[-1]["key"]) + b"\0"
-            if not rows or not answer.get("more"):
+            answer = self._client.ask("kv/range", {"key": packed(key), "range_end": end, "limit": str(count), **newer})
+            found = answer.get("kvs", [])
+            if found:
+                yield found
+                key = unpacked(found[-1]["key"]) + b"\0"
+            if not found or not answer.get("more"):
                 return
+
+    # -- tenants
 
     def put_tenant(self, tenant: TenantNumber, wrapped: bytes) -> bytes:
         key = self._prefix + b"tenant/%d" % tenant
-        absent = {"key": packed(key), "target": "CREATE", "create_revision": "0"}
         answer = self._client.ask(
-            "kv/txn", {"compare": [absent], "success": [_put(key, wrapped)], "failure": [_range(key)]}
+            "kv/txn", {"compare": [_absent(key)], "success": [_put(key, wrapped)], "failure": [_range(key)]}
         )
         return wrapped if answer.get("succeeded") else _only(answer["responses"][0])
 
     def tenants(self) -> list[tuple[TenantNumber, bytes]]:
         start = self._prefix + b"tenant/"
-        rows = itertools.chain.from_iterable(self._pages(start, 0))
-        return sorted((self._tenant(unpacked(row["key"])[len(start) :]), unpacked(row["value"])) for row in rows)
+        found = itertools.chain.from_iterable(self._ranges(start, 0, ROWS_AT_ONCE))
+        return sorted((self._tenant(unpacked(kv["key"])[len(start) :]), unpacked(kv["value"])) for kv in found)
 
     def close(self) -> None:
         self._client.close()
+
+    # -- keys and values
 
     def _tenant(self, text: bytes) -> TenantNumber:
         if not text.isdigit():
@@ -222,21 +264,24 @@ class EtcdKeys:
     def _change(self) -> Json:
         return _put(self._prefix + b"changed", b"")
 
+    def _paged(self) -> list[Json]:
+        return [_put(self._prefix + b"paged", b"")]
+
     def _object_key(self, object_id: ObjectId) -> bytes:
         return self._prefix + b"object/" + object_id
 
     def _dropped_key(self, object_id: ObjectId) -> bytes:
         return self._prefix + b"dropped/" + object_id
 
-    def _object_id(self, key: bytes, start: bytes) -> ObjectId:
-        if len(key) != len(start) + _OBJECT_ID_BYTES:
+    def _object_id(self, packed_id: bytes) -> ObjectId:
+        if len(packed_id) != OBJECT_ID_BYTES:
             raise self._damaged()
-        return ObjectId(key[len(start) :])
+        return ObjectId(packed_id)
 
     def _wrapped(self, value: bytes) -> tuple[TenantNumber, bytes]:
-        if len(value) <= _TENANT_BYTES:
+        if len(value) <= TENANT_BYTES:
             raise self._damaged()
-        return TenantNumber(int.from_bytes(value[:_TENANT_BYTES], "big")), value[_TENANT_BYTES:]
+        return TenantNumber(int.from_bytes(value[:TENANT_BYTES], "big")), value[TENANT_BYTES:]
 
     def _damaged(self) -> CorruptError:
         return CorruptError(f"{self._where}: the key table is damaged", hint="restore etcd from its backup")
@@ -244,7 +289,19 @@ class EtcdKeys:
 
 def _value(row: Row) -> bytes:
     _, tenant, wrapped = row
-    return tenant.to_bytes(_TENANT_BYTES, "big") + wrapped
+    return tenant.to_bytes(TENANT_BYTES, "big") + wrapped
+
+
+def _absent(key: bytes) -> Json:
+    return {"key": packed(key), "target": "CREATE", "create_revision": "0"}
+
+
+def _there(key: bytes) -> Json:
+    return {"key": packed(key), "target": "CREATE", "result": "GREATER", "create_revision": "0"}
+
+
+def _unchanged_since(key: bytes, position: int) -> Json:
+    return {"key": packed(key), "target": "MOD", "result": "LESS", "mod_revision": str(position + 1)}
 
 
 def _range(key: bytes) -> Json:
@@ -257,3 +314,9 @@ def _put(key: bytes, value: bytes) -> Json:
 
 def _only(response: Json) -> bytes:
     return unpacked(response["response_range"]["kvs"][0].get("value", ""))
+
+
+def _position(response: Json) -> int:
+    """Where the table was before a change, as its first request has read it."""
+    changed = response["response_range"].get("kvs", [])
+    return int(changed[0]["mod_revision"]) if changed else 0
