@@ -169,7 +169,7 @@ def test_killed_at_a_point_drawn_by_a_seed_nothing_that_stands_is_lost(up: Up, t
 
     def is_given_back() -> bool:
         up.lines("gc", "--grace", "0")
-        return used_bytes(up) - emptied_bytes(up) <= 1.05 * before + MEMBERS * (2 * DISK_BLOCK_BYTES + size)
+        return used_bytes(up) - emptied_bytes(up) <= 1.05 * before + MEMBERS * (DISK_BLOCK_BYTES + size)
 
     wait_until(is_given_back, COMMAND_S, 0.5)
     after, emptied = used_bytes(up) - emptied_bytes(up), emptied_bytes(up)
