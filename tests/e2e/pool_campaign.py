@@ -117,7 +117,7 @@ class Campaign:
         """A repair is killed in the middle; the next one moves what is missing alone. What the new member was sent by
         both, and by publishes, is all in its files: members only append."""
         [plan] = self.up.lines("pool", "add")
-        assert plan["added"] == ["m21"]
+        assert plan["added"] == ["m21"], plan
         folder = self.up.home / "members" / "m21" / "data"
         floor = used(folder)
         self._repair_killed(folder, floor)

@@ -35,7 +35,7 @@ def assert_cleared(up: Up, layouts: int) -> None:
 @pytest.mark.soak
 def test_a_member_added_one_drained_one_wiped_in_full(tmp_path: Path) -> None:
     """The same with 160 MiB and more, which are published and read for minutes."""
-    with running(tmp_path / "home") as up:
+    with running(tmp_path / "home", ()) as up:
         campaign = Campaign(up, tmp_path, objects=40, object_bytes=4 << 20, seed=seed(), rate=4.0)
         campaign.run()
         print(campaign.moved, campaign.reads, campaign.publishes)
