@@ -6,6 +6,7 @@ changed; it is put aside when all of it was read back from etcd, and that is the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -46,26 +47,26 @@ def migrate(home: Home, asked: CatalogOptions, progress: Progress) -> Moved:
     """
     home.check_version()
     config = load_config(home)
-    if config.catalog is not None:
+    has_file, wanted = os.path.exists(home.catalog_log), with_options(config, asked)
+    # A run that was cut short at its very end has left the file in its place.
+    if config.catalog is not None and not (has_file and config.catalog == wanted.catalog):
         raise InvalidError(f"the catalog of this network is on etcd already: {config.catalog}")
-    if not os.path.exists(home.catalog_log):
+    if not has_file:
         raise InvalidError(f"{home.root} holds no catalog yet", hint="start it with `up --catalog URL`")
-    wanted = with_options(config, asked)
     lock = home.lock()
     try:
-        source, target = SqliteLog(home.catalog_log), etcd_log(wanted)
-        try:
-            entries, size = bring(source, target, progress)
-        finally:
-            source.close()
-            target.close()
-        share_keys(home, wanted, load_node_keys(os.path.join(home.keys, "node.key")).network_key)
-        save_config(home, wanted)
+        with contextlib.closing(SqliteLog(home.catalog_log)) as source:
+            if config.catalog is None:
+                with contextlib.closing(etcd_log(wanted)) as target:
+                    bring(source, target, progress)
+                share_keys(home, wanted, load_node_keys(os.path.join(home.keys, "node.key")).network_key)
+                save_config(home, wanted)
+            entries, size, _ = _sum(source)
         aside = home.catalog_log + ASIDE
         os.replace(home.catalog_log, aside)
     finally:
         os.close(lock)
-    return Moved(entries, size, catalog_url(home, config), catalog_url(home, wanted), aside)
+    return Moved(entries, size, f"sqlite:{home.catalog_log}", catalog_url(home, wanted), aside)
 
 
 def share_keys(home: Home, wanted: Config, network_key: bytes) -> None:

@@ -1,7 +1,7 @@
 """Runs a command of fungistor that kills itself (SIGKILL) at a step on disk or wire, counted from when a file came.
 
-`python -m tests.e2e.killed_at FILE N WORDS...`; N = 0 lets it run, and says at the end how many steps there were. Steps
-are what Python's audit hooks tell of: the product knows nothing of it.
+`python -m tests.e2e.killed_at FILE N WORDS...`; N = 0 lets it run, and says at the end how many steps there were. An
+empty FILE counts from the start. Steps are what Python's audit hooks tell of: the product knows nothing of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Steps:
     def __init__(self, after: str, fatal: int) -> None:
         self._after = after
         self._fatal = fatal
-        self._began = False
+        self._began = not after
         self.count = 0
 
     def __call__(self, event: str, arguments: tuple[object, ...]) -> None:

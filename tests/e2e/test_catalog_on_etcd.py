@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from tests.e2e.running import Up, fungistor, new_home, published, running
 
 WAIT_S = 60.0
 MEMBERS = ("--members", "6")
+MIGRATIONS_KILLED = 4
 
 
 @pytest.fixture
@@ -70,6 +74,19 @@ def test_reads_need_no_quorum(tmp_path: Path, etcd: EtcdCluster) -> None:
         assert {line["cid"] for line in up.lines("objects")} == {first, second}
 
 
+def killed_until_moved(home: Path, target: str) -> subprocess.CompletedProcess[str]:
+    """Migrate, killed (`kill -9`) ever later on its way, until a run is through."""
+    for kills, fatal in enumerate(range(2, 1000, 2)):
+        words = ["--home", str(home), "--json", "catalog", "migrate", target]
+        argv = [sys.executable, "-m", "tests.e2e.killed_at", "", str(fatal), *words]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
+        if done.returncode != -signal.SIGKILL:
+            print(done.stderr, f"{kills} kills")
+            assert (done.returncode, kills >= MIGRATIONS_KILLED) == (0, True), done.stderr
+            return done
+    raise AssertionError("it never ended")
+
+
 def test_a_catalog_moves_from_its_file_to_etcd(tmp_path: Path, etcd: EtcdCluster) -> None:
     """`catalog migrate` is refused while the network runs; after it all objects are there, and new ones are on etcd."""
     home = tmp_path / "home"
@@ -109,8 +126,9 @@ def test_a_catalog_moves_from_its_file_to_etcd(tmp_path: Path, etcd: EtcdCluster
 
 
 def test_a_trimmed_log_moves_with_its_snapshots_in_the_pool(tmp_path: Path, etcd: EtcdCluster) -> None:
-    """What was committed before two snapshots is in no entry any more, and what moves is the tail alone. After it a
-    home that joins with a node key alone knows all of it, reads it, and publishes for the first, as that for it."""
+    """What was committed before two snapshots is in no entry any more, and what moves is the tail alone, also when
+    the move is killed again and again. After it a home that joins with a node key alone knows all of it, reads it, and
+    publishes for the first, as that for it."""
     home, other, pool = tmp_path / "home", tmp_path / "other", tmp_path / "pool.toml"
     with running(home) as up:
         first = publish(up, "first")
@@ -123,8 +141,7 @@ def test_a_trimmed_log_moves_with_its_snapshots_in_the_pool(tmp_path: Path, etcd
         numbers = [int(str(line["number"])) for line in up.lines("log")]
         objects = up.lines("objects")
     assert numbers[0] > int(str(snapshot["trimmed"])) > 0, "the log begins at a snapshot"
-    moved = fungistor(home, "--json", "catalog", "migrate", url(etcd))
-    assert moved.returncode == 0, moved.stderr
+    moved = killed_until_moved(home, url(etcd))
     assert json.loads(moved.stdout)["entries"] <= numbers[-1] - numbers[0] + 2
     with running(home) as up:
         assert up.command("pool", "export", "-o", str(pool)).returncode == 0
