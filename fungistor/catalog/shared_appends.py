@@ -105,6 +105,8 @@ class SharedAppends:
         return after_entry(int.from_bytes(state[1:], "big")) if state[:1] == _DONE else None
 
     def _lead(self, own: _Request) -> Position:
+        # Taken by itself: whoever has the turn next may look before this one has put its request away.
+        _renamed(own.path, own.path + _TAKEN)
         others = self._others(own)
         try:
             if not others:
@@ -132,7 +134,7 @@ class SharedAppends:
         entries, size = len(own.batch), sum(map(len, own.batch))
         for name in sorted(os.listdir(self._folder)):
             path = os.path.join(self._folder, name)
-            if path == own.path or name == _TURN or name.endswith(_ASIDE):
+            if name == _TURN or name.endswith(_ASIDE):
                 continue
             request = _read(path)
             if request is None:
