@@ -174,6 +174,11 @@ class Catalog:
         """Whether every node opens names that are sealed under the salts of their manifests."""
         return self._level() >= SHORT_LEVEL
 
+    @property
+    def knows_key_pages(self) -> bool:
+        """Whether every node finds keys that share a value of the key table, which are as old as short publishes."""
+        return self._level() >= SHORT_LEVEL
+
     def commit_all(self, commands: Sequence[Command], *, fence: int | None = None) -> list[Outcome]:
         """Commit commands of 1 MiB in all with one flush of the disk and one signature; a refused one is a value here.
 

@@ -25,7 +25,7 @@ LEVEL_MAX = 2**16 - 1
 
 LEVEL = 2
 """Which kinds of commands this program applies: those of level 0 are from before commands were signed, of level 1 from
-before there were several tenants, short publishes and named policies."""
+before there were several tenants, short publishes, named policies and pages of keys."""
 
 
 class Scope(IntFlag):

@@ -160,7 +160,11 @@ class SmallBatch:
         roots.close()
         failed = session.flush()
         committed = [_committed(session, roots, each, self._sealed_name(each), failed) for each in small]
-        ports.key_table.put_all([each.row for each in small])
+        if ports.catalog.knows_key_pages:
+            ports.key_table.put_all([each.row for each in small])
+        else:
+            for each in small:
+                ports.key_table.put(*each.row)
         self._lease.leftovers |= session.in_vain
         ports.catalog.catch_up()
         # Nothing here reuses what others stored, so a condemnation since it began takes nothing from it.

@@ -208,11 +208,12 @@ def test_publishes_are_short_when_every_node_reads_them(nodes: Open) -> None:
 
     new.commit(sent[0])
     assert kinds() == [Kind.PUBLISH]
+    assert [new.knows_short_names, new.knows_key_pages] == [False, False]
     new.commit_all(sent[1:3])
     assert kinds() == [Kind.PUBLISH] * 2
     old.commit(command(Report(2, 0, b"")))
     new.catch_up()
-    assert new.knows_short_names
+    assert [new.knows_short_names, new.knows_key_pages] == [True, True]
     new.commit(sent[3])
     assert kinds() == [Kind.SHORT_PUBLISH]
     new.commit_all(sent[4:])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import Group, Publish, decode_command
 from fungistor.catalog.log import START
 from fungistor.catalog.removal import EndSession
 from fungistor.coding.manifest import Slot
 from fungistor.coding.page_codec import decode_root
 from fungistor.errors import UnavailableError
+from fungistor.keys.store import KeyRow
+from fungistor.keys.table import KeyTable
 from fungistor.limits import INLINE_BYTES_MAX
 from fungistor.objects import small_batch
 from fungistor.objects.ports import ShardStore
@@ -66,6 +70,23 @@ def test_small_objects_share_stripes_and_one_entry(network: MemoryNetwork, tree:
     network.forget()
     for number in range(0, 150, 7):
         assert b"".join(network.read(outcomes[number].cid)) == noise(number, 3000 + number)
+
+
+def test_keys_go_one_by_one_while_some_node_knows_no_pages(
+    network: MemoryNetwork, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of an earlier program would not find keys that share a value: until all have moved on none does."""
+    together: list[int] = []
+
+    def put_all(_: KeyTable, rows: Sequence[KeyRow]) -> None:
+        together.append(len(rows))
+
+    monkeypatch.setattr(KeyTable, "put_all", put_all)
+    monkeypatch.setattr(Catalog, "knows_key_pages", property(lambda _: False))
+    outcomes = published(network.publish_all(small(tree, 3)))
+    assert together == []
+    for number, outcome in enumerate(outcomes):
+        assert b"".join(network.read(outcome.cid)) == noise(number, 3000 + number)
 
 
 def test_each_path_has_its_own_end(network: MemoryNetwork, tree: Path) -> None:
