@@ -252,6 +252,19 @@ def test_all_of_a_page_can_be_dropped(world: World) -> None:
     assert late.objects() == one.objects() == []
 
 
+def test_a_key_dropped_from_a_page_is_nowhere(shared: EtcdWorld) -> None:
+    """After a sweep neither etcd's file nor a mirror gives a key that was put with others; those are there."""
+    one = shared.open("one")
+    secret = b"one of many, to be forgotten".ljust(WRAPPED_KEY_BYTES, b"!")
+    one.put_all([(object_of(number), TENANT, secret if number == 20 else wrapped(number)) for number in range(40)])
+    files = [shared.etcd.folder / "n0" / "member" / "snap" / "db", *shared.folder.glob("one.sqlite*")]
+    assert any(secret in file.read_bytes() for file in files)
+    one.delete([object_of(20)])
+    assert one.sweep()
+    assert not any(secret in file.read_bytes() for file in files if file.exists())
+    assert len(one.objects()) == 39
+
+
 def test_homes_that_put_the_same_key_beside_pages_agree(shared: EtcdWorld) -> None:
     """A key that one home brought in a page stays the one that is kept for a home that had not heard of it."""
     one, other = shared.open("one"), shared.open("other")
