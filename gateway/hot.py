@@ -147,6 +147,9 @@ class HotAnswers:
         """Keep an answer of 200 that was made since `generation`; without its body where that is long."""
         if generation != self.generation or not self.is_open:
             return
+        known = self._answers.get((host, target))
+        if body is None and known is not None and known.body is not None:
+            return  # answered on its way while another gathered the body
         answer = _prebuilt(fields, body, self._clock())
         if answer is None:
             return

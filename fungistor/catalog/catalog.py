@@ -20,6 +20,7 @@ from fungistor.catalog.commands import (
     SetLayout,
     decode_command,
     encode_command,
+    encode_signed,
     level_of,
     parts_of,
     signed_bytes,
@@ -105,8 +106,12 @@ def refusal_of(outcome: Outcome) -> FungiStorError | None:
 
 def sign(command: Command, signer: Signer, when: int, *, short: bool = False) -> Command:
     """The command as its issuer's, in the form that it is going to be written in."""
-    named = replace(command, issuer=issuer_id(signer.issuer), when=when)
+    named = _named(command, signer, when)
     return replace(named, signature=signer.sign(signed_bytes(named, short=short)))
+
+
+def _named(command: Command, signer: Signer, when: int) -> Command:
+    return replace(command, issuer=issuer_id(signer.issuer), when=when)
 
 
 class Catalog:
@@ -240,19 +245,19 @@ class Catalog:
         level = self._level()
         short = level >= SHORT_LEVEL
         if len(commands) == 1 or level < level_of(Group(tuple(commands))):
-            return [encode_command(self._signed(command, short), short=short) for command in commands]
+            return [self._encoded(command, short) for command in commands]
         bare = tuple(
             replace(command, issuer=b"", signature=b"", when=None) if command.issuer or command.when else command
             for command in commands
         )
         group = Command(bare[0].session, bare[0].sequence, Group(bare))
-        return [encode_command(self._signed(group, short), short=short)]
+        return [self._encoded(group, short)]
 
-    def _signed(self, command: Command, short: bool) -> Command:
+    def _encoded(self, command: Command, short: bool) -> bytes:
         """The command as this node's. One that has a signature, as those of the authority, stays as it is."""
         if self._signer is None or command.signature:
-            return command
-        return sign(command, self._signer, int(time.time()), short=short)
+            return encode_command(command, short=short)
+        return encode_signed(_named(command, self._signer, int(time.time())), self._signer.sign, short=short)
 
     def _level(self) -> int:
         """What every registered node is known to apply. A node that never told has applied nothing yet."""

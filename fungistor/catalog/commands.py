@@ -326,7 +326,18 @@ def encode_command(command: Command, *, short: bool = False) -> bytes:
     Raises:
         InvalidError: a field is out of bounds, or the whole is over `COMMAND_BYTES_MAX`.
     """
-    data = _encode(command, command.signature, short)
+    return _checked(_encode(command, command.signature, short))
+
+
+def encode_signed(command: Command, sign: Callable[[bytes], bytes], *, short: bool = False) -> bytes:
+    """`encode_command` of a command with the signature that `sign` makes of `signed_bytes`: encoded once, as encoding a
+    group of a thousand is a good part of publishing it. Raises as `encode_command`."""
+    unsigned = signed_bytes(command, short=short)
+    at = _signature_at(command)
+    return _checked(unsigned[:at] + encode_array([sign(unsigned)])[1:] + unsigned[at + len(_NO_BYTES) :])
+
+
+def _checked(data: bytes) -> bytes:
     if len(data) > COMMAND_BYTES_MAX:
         raise InvalidError(f"a command of {len(data)} bytes is over the {COMMAND_BYTES_MAX} that consensus takes")
     try:
@@ -343,8 +354,13 @@ def signed_bytes(command: Command, *, short: bool = False) -> bytes:
 
 def signed_in(command: Command, payload: bytes) -> bytes:
     """`signed_bytes` of a command that these bytes are of: a group of thousands is not encoded again."""
-    at = len(encode_array([VERSION, command.session, command.sequence, command.issuer]))
+    at = _signature_at(command)
     return payload[:at] + _NO_BYTES + payload[at + len(encode_array([command.signature])) - 1 :]
+
+
+def _signature_at(command: Command) -> int:
+    """Where in a command's bytes its signature is."""
+    return len(encode_array([VERSION, command.session, command.sequence, command.issuer]))
 
 
 def named_bytes(command: Command) -> bytes:

@@ -518,12 +518,15 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
     counters.position = entry.position
     door = Door(connection, command, entry.payload)
     outcomes: dict[tuple[SessionId, int], tuple[object, ...]] = {}
-    for part in parts_of(command):
+    parts = parts_of(command)
+    before = _applied(connection, parts)
+    for part in parts:
         if isinstance(part.body, Report):  # it tells a digest over all before it
+            before |= dict.fromkeys(outcomes, counters.applied)
             _keep_outcomes(connection, outcomes)
         counters.applied += 1
         name = part.session, part.sequence
-        if name not in outcomes and not _repeated(connection, counters.applied, part):
+        if name not in outcomes and before.get(name, -OUTCOMES_KEPT) <= counters.applied - OUTCOMES_KEPT:
             refusal = door.refusal(part)
             decision = Decision(Verdict.DENIED, reason=refusal) if refusal else carry_out(connection, counters, part)
             outcomes[name] = _outcome_row(counters, part, decision)
@@ -531,12 +534,14 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
     return True
 
 
-def _repeated(connection: sqlite3.Connection, applied: int, command: Command) -> bool:
-    row = connection.execute(
-        "SELECT 1 FROM outcome WHERE session = ? AND sequence = ? AND applied > ?",
-        (command.session, command.sequence, applied - OUTCOMES_KEPT),
-    ).fetchone()
-    return row is not None
+def _applied(connection: sqlite3.Connection, commands: Sequence[Command]) -> dict[tuple[SessionId, int], int]:
+    """Commands that were applied before, by session and sequence, with when."""
+    query = "SELECT sequence, applied FROM outcome WHERE session = ? AND sequence BETWEEN ? AND ?"
+    return {
+        (session, sequence): applied
+        for session, first, last in _runs((each.session, each.sequence) for each in commands)
+        for sequence, applied in connection.execute(query, (session, first, last))
+    }
 
 
 def _outcome_row(counters: Counters, command: Command, decision: Decision) -> tuple[object, ...]:

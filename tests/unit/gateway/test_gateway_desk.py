@@ -16,7 +16,9 @@ import pytest
 
 from fungistor.dag.cid import CID
 from fungistor.testing.memory_content import MemoryContent
-from gateway.hot import SMALL_BODY_BYTES
+from gateway.gathering import Gathering
+from gateway.headers import IMMUTABLE
+from gateway.hot import SMALL_BODY_BYTES, HotAnswers
 from gateway.operations.desk import DeskFiles
 from gateway.operations.identity import masked, trace_parent
 from gateway.operations.rules_file import load_rules
@@ -364,3 +366,18 @@ def test_answers_are_counted_under_bounded_labels(home: _Home) -> None:
         assert counted["ipfs_http_gw_responses_total", (("code", "200"),)] == 3
         assert counted["ipfs_http_gw_request_types_total", (("gateway", "ipfs"), ("type", "raw_block_get"))] == 1
         assert ("ipfs_http_gw_raw_block_get_duration_seconds", (("gateway", "ipfs"),)) in numbers.histograms
+
+
+def test_an_answer_that_was_under_way_does_not_cool_a_hot_one() -> None:
+    """Of clients that ask at once for a long body one is gathered; whoever begins to be answered after that leaves it."""
+    hot, body = HotAnswers(8 * SMALL_BODY_BYTES), os.urandom(SMALL_BODY_BYTES + 1)
+    fields = [(b"cache-control", IMMUTABLE.encode()), (b"etag", b'"x"'), (b"content-length", b"%d" % len(body))]
+    host, target = b"x", b"/ipfs/long"
+    for _ in range(3):  # asked for, asked for again and gathered, and one that was slow to begin
+        gathering = Gathering(hot, host, target)
+        gathering.start(200, list(fields))
+        gathering.add(body)
+        gathering.end()
+    ready = hot.ready(b"GET /ipfs/long HTTP/1.1\r\nHost: x\r\n\r\n", b"now")
+    assert ready is not None
+    assert ready.body == body
