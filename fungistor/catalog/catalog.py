@@ -17,7 +17,6 @@ from fungistor.catalog.commands import (
     SHORT_LEVEL,
     Command,
     Group,
-    SetLayout,
     decode_command,
     encode_command,
     encode_signed,
@@ -28,6 +27,7 @@ from fungistor.catalog.commands import (
 from fungistor.catalog.copies import Copied, Copies, copied_when
 from fungistor.catalog.dump import Head
 from fungistor.catalog.issuers import LEVEL, Report, Scope, Signer, issuer_id
+from fungistor.catalog.layouts import SetLayout
 from fungistor.catalog.log import BATCH_ENTRIES_MAX, Log, LogTrimmedError, after_entry, entry_number
 from fungistor.catalog.names import NameRow, NameValue
 from fungistor.catalog.policies import Capacity

@@ -27,6 +27,7 @@ from fungistor.catalog.issuers import (
     take_report,
     take_revoke,
 )
+from fungistor.catalog.layouts import PlacePool, SetLayout, layout_fields, pool_fields, take_layout, take_pool
 from fungistor.catalog.names import (
     RemoveName,
     SetName,
@@ -36,22 +37,15 @@ from fungistor.catalog.names import (
     take_set_name,
 )
 from fungistor.catalog.policies import (
-    POLICIES_MAX,
     AddPolicy,
-    Capacity,
     ClearLayouts,
-    PolicyTable,
     RemovePolicy,
     add_policy_fields,
-    capacities_fields,
     clear_fields,
     remove_policy_fields,
-    tables_fields,
     take_add_policy,
-    take_capacities,
     take_clear,
     take_remove_policy,
-    take_tables,
 )
 from fungistor.catalog.record import (
     DEBTORS_MAX,
@@ -91,19 +85,12 @@ from fungistor.catalog.removal import (
 from fungistor.catalog.snapshots import Snapshot, snapshot_fields, take_snapshot
 from fungistor.catalog.tenants import TENANT_FORMS, TenantBody
 from fungistor.errors import CorruptError, InvalidError
-from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, Revision, SessionId
+from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision, SessionId
 from fungistor.limits import COMMAND_BYTES_MAX
 
 VERSION = 0
 
 SESSION_BYTES = 16
-MEMBERS_MAX = 4096
-MEMBER_ID_BYTES_MAX = 64
-ZONE_PARTS_MAX = 8
-WEIGHT_MAX = 2**32 - 1
-POLICY_BYTES_MAX = 64 << 10
-LATITUDE_MICRODEGREES = 90_000_000
-LONGITUDE_MICRODEGREES = 180_000_000
 
 BODY_FIELDS_MAX = 8
 GROUP_MAX = 8192
@@ -169,37 +156,6 @@ class UnknownCommandError(CorruptError):
         super().__init__(
             f"{what} is not known to this program", hint="update fungistor on this machine; reads go on meanwhile"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutMember:
-    """A member's place in a layout. Degrees are integers in millionths, so that no float is ever compared."""
-
-    number: MemberNumber
-    id: MemberId
-    zone: tuple[str, ...]
-    weight: int
-    lat_microdegrees: int | None = None
-    lon_microdegrees: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SetLayout:
-    """Make a layout the newest one. Its number is one more than the newest's; `table` and `policy` are placement's."""
-
-    number: LayoutNumber
-    members: tuple[LayoutMember, ...]
-    table: bytes
-    policy: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PlacePool:
-    """As `SetLayout`, with a table for every named policy that stands, and what members may hold where they say."""
-
-    layout: SetLayout
-    tables: tuple[PolicyTable, ...]
-    capacities: tuple[Capacity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,15 +347,6 @@ def _group_rows(command: Command, group: Group, short: bool) -> list[object]:
     ]
 
 
-def _layout_fields(body: SetLayout) -> list[object]:
-    members = [[m.number, m.id, list(m.zone), m.weight, m.lat_microdegrees, m.lon_microdegrees] for m in body.members]
-    return [body.number, members, body.table, body.policy]
-
-
-def _pool_fields(body: PlacePool) -> list[object]:
-    return [*_layout_fields(body.layout), tables_fields(body.tables), capacities_fields(body.capacities)]
-
-
 def _publish_fields(body: Publish, record: list[object] | None = None) -> list[object]:
     looked_again = [] if body.reused_at is None else [body.reused_at]
     return [record or record_fields(body.record), body.against, body.began, *looked_again]
@@ -474,52 +421,6 @@ def _take_group(fields: Fields, session: SessionId) -> Group:
     return Group(tuple(commands))
 
 
-def _take_layout(fields: Fields) -> SetLayout:
-    layout = _take_layout_fields(fields)
-    fields.end()
-    return layout
-
-
-def _take_pool(fields: Fields) -> PlacePool:
-    layout = _take_layout_fields(fields)
-    tables = take_tables(fields.array("policy tables", POLICIES_MAX))
-    capacities = take_capacities(fields.array("capacities", 2 * MEMBERS_MAX))
-    fields.end()
-    return PlacePool(layout, tables, capacities)
-
-
-def _take_layout_fields(fields: Fields) -> SetLayout:
-    number = LayoutNumber(fields.uint("number", least=1))
-    rows = fields.array("members", MEMBERS_MAX)
-    members: list[LayoutMember] = []
-    before = 0
-    while rows.more():
-        member = _take_member(rows.array("member", 6), least=before + 1)
-        before = member.number
-        members.append(member)
-    if len({member.id for member in members}) != len(members):
-        raise fields.wrong("members", "name the same id twice")
-    table = fields.bytes("table", 0, COMMAND_BYTES_MAX)
-    policy = fields.bytes("policy", 0, POLICY_BYTES_MAX)
-    return SetLayout(number, tuple(members), table, policy)
-
-
-def _take_member(fields: Fields, least: int) -> LayoutMember:
-    number = MemberNumber(fields.uint("number", MEMBER_NUMBER_MAX, least=least))
-    member_id = MemberId(fields.text("id", MEMBER_ID_BYTES_MAX))
-    parts = fields.array("zone", ZONE_PARTS_MAX)
-    zone: list[str] = []
-    while parts.more():
-        zone.append(parts.text("part", MEMBER_ID_BYTES_MAX))
-    weight = fields.uint("weight", WEIGHT_MAX)
-    lat = fields.optional_int("lat", -LATITUDE_MICRODEGREES, LATITUDE_MICRODEGREES)
-    lon = fields.optional_int("lon", -LONGITUDE_MICRODEGREES, LONGITUDE_MICRODEGREES)
-    if (lat is None) != (lon is None):
-        raise fields.wrong("lat and lon", "stand only together")
-    fields.end()
-    return LayoutMember(number, member_id, tuple(zone), weight, lat, lon)
-
-
 def _take_publish(fields: Fields, short_of: SessionId | None = None) -> Publish:
     array = fields.array("record", 14)
     record = take_record(array) if short_of is None else take_short(array, short_of)
@@ -574,7 +475,7 @@ class _Form:
 
 
 _FORMS = (
-    _Form(Kind.SET_LAYOUT, SetLayout, _layout_fields, _take_layout, Scope.POOL, level=0),
+    _Form(Kind.SET_LAYOUT, SetLayout, layout_fields, take_layout, Scope.POOL, level=0),
     _Form(Kind.PUBLISH, Publish, _publish_fields, _take_publish, Scope.PUBLISH, level=0),
     _Form(Kind.PAY_OWED, PayOwed, _payments_fields, _take_payments, Scope.PUBLISH | Scope.POOL, level=0),
     # These three bring levels about, so they need none: only the authority may use the first two.
@@ -595,7 +496,7 @@ _FORMS = (
     _Form(Kind.COLLECT, Collect, collect_fields, take_collect, Scope.DELETE),
     _Form(Kind.ADD_POLICY, AddPolicy, add_policy_fields, take_add_policy, Scope.POOL, level=2),
     _Form(Kind.REMOVE_POLICY, RemovePolicy, remove_policy_fields, take_remove_policy, Scope.POOL, level=2),
-    _Form(Kind.PLACE_POOL, PlacePool, _pool_fields, _take_pool, Scope.POOL, level=2),
+    _Form(Kind.PLACE_POOL, PlacePool, pool_fields, take_pool, Scope.POOL, level=2),
     _Form(Kind.CLEAR_LAYOUTS, ClearLayouts, clear_fields, take_clear, Scope.POOL, level=2),
     _Form(Kind.REPACK, Repack, repack_fields, take_repack, Scope.DELETE),
     *(_Form(Kind(kind), body, fields, take, level=2) for kind, body, fields, take in TENANT_FORMS),

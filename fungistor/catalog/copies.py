@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Final, Protocol
 
-from fungistor.catalog.commands import Body, Command, PayOwed, RetireLayouts, SetLayout
+from fungistor.catalog.commands import Body, Command, PayOwed, RetireLayouts
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer
+from fungistor.catalog.layouts import SetLayout
 from fungistor.catalog.log import Position
 from fungistor.catalog.removal import EndSession, OpenSession
 from fungistor.catalog.snapshots import Snapshot

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fungistor.catalog.commands import Body, Command, PlacePool, SetLayout, decode_command, encode_command
+from fungistor.catalog.commands import Body, Command, decode_command, encode_command
+from fungistor.catalog.layouts import PlacePool, SetLayout
 from fungistor.catalog.policies import AddPolicy, Capacity, ClearLayouts, RemovePolicy
 from fungistor.catalog.record import decode_record
 from fungistor.catalog.rows import Counters, as_pool, layout_in

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 
-from fungistor.catalog.commands import PlacePool, SetLayout, decode_command
+from fungistor.catalog.commands import decode_command
 from fungistor.catalog.fields import encode_array
+from fungistor.catalog.layouts import PlacePool, SetLayout
 from fungistor.catalog.log import Position
 from fungistor.catalog.record import Record, decode_record, record_fields
 from fungistor.catalog.tenant_usage import Ledger

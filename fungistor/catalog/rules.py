@@ -13,15 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from fungistor.catalog.commands import (
-    NO_MANIFEST,
-    NO_REVISION,
-    PayOwed,
-    PlacePool,
-    Publish,
-    RetireLayouts,
-    SetLayout,
-)
+from fungistor.catalog.commands import NO_MANIFEST, NO_REVISION, PayOwed, Publish, RetireLayouts
+from fungistor.catalog.layouts import PlacePool, SetLayout
 from fungistor.catalog.policies import POLICIES_MAX, AddPolicy, ClearLayouts
 from fungistor.catalog.record import Record
 from fungistor.ids import MemberNumber, PolicyNumber, Revision

@@ -15,18 +15,12 @@ from blake3 import blake3
 
 from fungistor.catalog import digest
 from fungistor.catalog.authority import Door, Issuer, authority_in, issuers_in
-from fungistor.catalog.commands import (
-    Command,
-    SetLayout,
-    UnknownCommandError,
-    decode_command,
-    named_bytes,
-    parts_of,
-)
+from fungistor.catalog.commands import Command, UnknownCommandError, decode_command, named_bytes, parts_of
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.dump import Head, dump, head_in, load
 from fungistor.catalog.effects import FINGERPRINTED, TABLES, carry_out
 from fungistor.catalog.issuers import Report
+from fungistor.catalog.layouts import SetLayout
 from fungistor.catalog.log import START, Entry, Log, Position
 from fungistor.catalog.name_rows import name_in, name_value_at, name_values_in, names_in
 from fungistor.catalog.names import NameRow, NameValue

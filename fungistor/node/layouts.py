@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.commands import SESSION_BYTES, WEIGHT_MAX, Command, LayoutMember, PlacePool, SetLayout
+from fungistor.catalog.commands import SESSION_BYTES, Command
+from fungistor.catalog.layouts import WEIGHT_MAX, LayoutMember, PlacePool, SetLayout
 from fungistor.catalog.policies import Capacity, PolicyTable
 from fungistor.errors import ConflictError, InvalidError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, PolicyNumber, SessionId

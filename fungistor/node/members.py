@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.commands import SetLayout
+from fungistor.catalog.layouts import SetLayout
 from fungistor.errors import InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber
 from fungistor.keys.ring import NodeKeys

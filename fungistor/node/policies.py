@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.commands import SESSION_BYTES, Body, Command, LayoutMember
+from fungistor.catalog.commands import SESSION_BYTES, Body, Command
+from fungistor.catalog.layouts import LayoutMember
 from fungistor.catalog.policies import AddPolicy, RemovePolicy
 from fungistor.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from fungistor.ids import PolicyNumber, SessionId

@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from fungistor.catalog.catalog import Catalog
-from fungistor.catalog.commands import Body, Command, LayoutMember, PlacePool, SetLayout
+from fungistor.catalog.commands import Body, Command
 from fungistor.catalog.index import BlockIndex
+from fungistor.catalog.layouts import LayoutMember, PlacePool, SetLayout
 from fungistor.catalog.policies import AddPolicy, PolicyTable, RemovePolicy
 from fungistor.catalog.record import Record
 from fungistor.catalog.state import State

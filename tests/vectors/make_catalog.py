@@ -12,20 +12,9 @@ from pathlib import Path
 import libipld
 
 from fungistor.catalog.catalog import sign
-from fungistor.catalog.commands import (
-    Body,
-    Command,
-    Group,
-    LayoutMember,
-    Payment,
-    PayOwed,
-    PlacePool,
-    Publish,
-    RetireLayouts,
-    SetLayout,
-    encode_command,
-)
+from fungistor.catalog.commands import Body, Command, Group, Payment, PayOwed, Publish, RetireLayouts, encode_command
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer, Scope
+from fungistor.catalog.layouts import LayoutMember, PlacePool, SetLayout
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.policies import AddPolicy, Capacity, ClearLayouts, PolicyTable, RemovePolicy
 from fungistor.catalog.record import Record, Sizes, own_list_key

@@ -9,7 +9,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from fungistor.catalog.commands import NO_MANIFEST, Body, Command, LayoutMember, Publish, SetLayout
+from fungistor.catalog.commands import NO_MANIFEST, Body, Command, Publish
+from fungistor.catalog.layouts import LayoutMember, SetLayout
 from fungistor.catalog.record import Record, Sizes
 from fungistor.ids import LayoutNumber, MemberId, MemberNumber, ObjectId, SessionId, TenantNumber
 

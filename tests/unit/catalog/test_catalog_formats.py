@@ -16,11 +16,9 @@ from fungistor.catalog.commands import (
     Body,
     Command,
     Group,
-    LayoutMember,
     Payment,
     PayOwed,
     Publish,
-    SetLayout,
     UnknownCommandError,
     decode_command,
     encode_command,
@@ -28,6 +26,7 @@ from fungistor.catalog.commands import (
     signed_in,
 )
 from fungistor.catalog.issuers import ChangeAuthority, RegisterIssuer, Report, RevokeIssuer, Scope
+from fungistor.catalog.layouts import LayoutMember, SetLayout
 from fungistor.catalog.names import RemoveName, SetName
 from fungistor.catalog.record import Record, Sizes, decode_record, encode_record, own_list_key
 from fungistor.coding.compress import Compression

@@ -369,7 +369,7 @@ def test_answers_are_counted_under_bounded_labels(home: _Home) -> None:
 
 
 def test_an_answer_that_was_under_way_does_not_cool_a_hot_one() -> None:
-    """Of clients that ask at once for a long body one is gathered; whoever begins to be answered after that leaves it."""
+    """Of clients that ask at once for a long body one is gathered; whoever begins to be answered later leaves it."""
     hot, body = HotAnswers(8 * SMALL_BODY_BYTES), os.urandom(SMALL_BODY_BYTES + 1)
     fields = [(b"cache-control", IMMUTABLE.encode()), (b"etag", b'"x"'), (b"content-length", b"%d" % len(body))]
     host, target = b"x", b"/ipfs/long"
