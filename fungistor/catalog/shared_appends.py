@@ -194,7 +194,7 @@ def _locked_within(descriptor: int, seconds: float) -> bool:
     deadline, pause = time.monotonic() + seconds, LOOK_S
     is_mine = _locked(descriptor)
     while not is_mine and time.monotonic() < deadline:
-        time.sleep(pause)
+        time.sleep(pause)  # flock waits for ever or not at all
         pause = min(LOOK_S_MAX, 2 * pause)
         is_mine = _locked(descriptor)
     return is_mine

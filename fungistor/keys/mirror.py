@@ -77,6 +77,14 @@ class MirroredKeys:
             self.follow()
         raise UnavailableError("others put so many keys that this one finds no place between them", retry_after_s=2)
 
+    def _by_page(self, object_ids: Sequence[ObjectId]) -> tuple[list[ObjectId], dict[bytes, list[ObjectId]]]:
+        """Objects whose keys have no page, and those in each page."""
+        page_of = self._mirror.pages_of(object_ids)
+        pages: dict[bytes, list[ObjectId]] = {}
+        for object_id, page in page_of.items():
+            pages.setdefault(page, []).append(object_id)
+        return [object_id for object_id in object_ids if object_id not in page_of], pages
+
     def _took(self, before: int, position: int, changes: Sequence[KeyChange]) -> None:
         # Where nobody else changed anything since, this is all there is to follow.
         if not self._mirror.follow_to(self._network, before, position, changes):
@@ -93,12 +101,8 @@ class MirroredKeys:
         self.follow()
         dropped, ids = 0, list(object_ids)
         for start in range(0, len(ids), ROWS_AT_ONCE):
-            some = ids[start : start + ROWS_AT_ONCE]
-            page_of = self._mirror.pages_of(some)
-            pages: dict[bytes, list[ObjectId]] = {}
-            for object_id, page in page_of.items():
-                pages.setdefault(page, []).append(object_id)
-            dropped += self._shared.drop([object_id for object_id in some if object_id not in page_of], pages)
+            by_itself, pages = self._by_page(ids[start : start + ROWS_AT_ONCE])
+            dropped += self._shared.drop(by_itself, pages)
         self.follow()
         return dropped
 
@@ -118,13 +122,12 @@ class MirroredKeys:
     def replace(self, rows: Sequence[KeyRow]) -> None:
         self.follow()
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[start : start + ROWS_AT_ONCE]
-            page_of = self._mirror.pages_of(row[0] for row in some)
-            pages: dict[bytes, list[KeyRow]] = {}
-            for row in some:
-                if row[0] in page_of:
-                    pages.setdefault(page_of[row[0]], []).append(row)
-            self._shared.replace([row for row in some if row[0] not in page_of], pages)
+            anew = {row[0]: row for row in rows[start : start + ROWS_AT_ONCE]}
+            by_itself, pages = self._by_page(list(anew))
+            self._shared.replace(
+                [anew[object_id] for object_id in by_itself],
+                {page: [anew[object_id] for object_id in ids] for page, ids in pages.items()},
+            )
         self.follow()
 
     def replace_tenant(self, tenant: TenantNumber, wrapped: bytes) -> None:

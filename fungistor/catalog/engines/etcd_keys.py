@@ -48,12 +48,7 @@ class EtcdKeys:
         self._prefix = f"{address.prefix}/keys/".encode()
 
     def claim(self, network: bytes) -> bytes:
-        key = self._prefix + b"network"
-        answer = self._client.ask(
-            "kv/txn",
-            {"compare": [_absent(key)], "success": [_put(key, network), self._change()], "failure": [_range(key)]},
-        )
-        return network if answer.get("succeeded") else _only(answer["responses"][0])
+        return self._put_unless_there(self._prefix + b"network", network, self._change())
 
     # -- putting
 
@@ -83,7 +78,7 @@ class EtcdKeys:
         compare = [_absent(key)]
         if position is not None:
             compare.append(_unchanged_since(self._prefix + b"changed", position))
-        puts = [_put(key, pack_page(rows)), *self._paged(), self._change()]
+        puts = [_put(key, pack_page(rows)), self._paged(), self._change()]
         answer = self._client.ask(
             "kv/txn",
             {"compare": compare, "success": [_range(self._prefix + b"changed"), *puts], "failure": [_range(key)]},
@@ -144,7 +139,7 @@ class EtcdKeys:
             written = _put(key, pack_page(after)) if after else {"request_delete_range": {"key": packed(key)}}
             same = {"key": packed(key), "target": "MOD", "mod_revision": found[0]["mod_revision"]}
             done = self._client.ask(
-                "kv/txn", {"compare": [same], "success": [written, *more, *self._paged(), self._change()]}
+                "kv/txn", {"compare": [same], "success": [written, *more, self._paged(), self._change()]}
             )
             if done.get("succeeded"):
                 return len(before) - len(after)
@@ -240,11 +235,7 @@ class EtcdKeys:
     # -- tenants
 
     def put_tenant(self, tenant: TenantNumber, wrapped: bytes) -> bytes:
-        key = self._prefix + b"tenant/%d" % tenant
-        answer = self._client.ask(
-            "kv/txn", {"compare": [_absent(key)], "success": [_put(key, wrapped)], "failure": [_range(key)]}
-        )
-        return wrapped if answer.get("succeeded") else _only(answer["responses"][0])
+        return self._put_unless_there(self._prefix + b"tenant/%d" % tenant, wrapped)
 
     def tenants(self) -> list[tuple[TenantNumber, bytes]]:
         start = self._prefix + b"tenant/"
@@ -256,6 +247,12 @@ class EtcdKeys:
 
     # -- keys and values
 
+    def _put_unless_there(self, key: bytes, value: bytes, *more: Json) -> bytes:
+        """Put a value, and what goes with it, unless the key has one; give the one that is there then."""
+        puts = [_put(key, value), *more]
+        answer = self._client.ask("kv/txn", {"compare": [_absent(key)], "success": puts, "failure": [_range(key)]})
+        return value if answer.get("succeeded") else _only(answer["responses"][0])
+
     def _tenant(self, text: bytes) -> TenantNumber:
         if not text.isdigit():
             raise self._damaged()
@@ -264,8 +261,8 @@ class EtcdKeys:
     def _change(self) -> Json:
         return _put(self._prefix + b"changed", b"")
 
-    def _paged(self) -> list[Json]:
-        return [_put(self._prefix + b"paged", b"")]
+    def _paged(self) -> Json:
+        return _put(self._prefix + b"paged", b"")
 
     def _object_key(self, object_id: ObjectId) -> bytes:
         return self._prefix + b"object/" + object_id
