@@ -8,7 +8,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
-from fungistor.catalog.fields import Fields, decode_array, encode_array
+from fungistor.catalog.fields import UINT_MAX, Fields, Shape, decode_array, encode_array
 from fungistor.catalog.issuers import (
     ANY_SCOPE,
     ISSUER_ID_BYTES,
@@ -377,7 +377,7 @@ def decode_command(data: bytes) -> Command:
     sequence = fields.uint("sequence")
     issuer = fields.bytes("issuer", 0, ISSUER_ID_BYTES)
     signature = fields.bytes("signature", 0, SIGNATURE_BYTES)
-    form = _take_form(fields)
+    form = _form_of_kind(fields.uint("kind"))
     rows = fields.array("body", BODY_FIELDS_MAX)
     body = _take_group(rows, session) if form.kind is Kind.GROUP else _take_body(form, rows, session)
     when = fields.uint("when") if fields.more() else None
@@ -391,12 +391,18 @@ def _take_body(form: _Form, fields: Fields, session: SessionId) -> Body:
     return form.take(fields)
 
 
-def _take_form(fields: Fields) -> _Form:
-    kind = fields.uint("kind")
+def _form_of_kind(kind: int) -> _Form:
     form = _FORM_OF_KIND.get(kind)
     if form is None:
         raise UnknownCommandError(f"a command of kind {kind}")
     return form
+
+
+_PART = Shape(
+    ("session", bytes, 0, SESSION_BYTES),
+    ("sequence", int, 0, UINT_MAX),
+    ("kind", int, 0, UINT_MAX),
+)
 
 
 def _take_group(fields: Fields, session: SessionId) -> Group:
@@ -404,11 +410,10 @@ def _take_group(fields: Fields, session: SessionId) -> Group:
     commands: list[Command] = []
     while rows.more():
         row = rows.array("command", 4)
-        own = row.bytes("session", 0, SESSION_BYTES)
+        own, sequence, kind = row.plain(_PART)
         if len(own) not in (0, SESSION_BYTES) or own == session:
             raise row.wrong("session", f"is neither empty, as the group's, nor other {SESSION_BYTES} bytes")
-        sequence = row.uint("sequence")
-        form = _take_form(row)
+        form = _form_of_kind(kind)
         if form.kind is Kind.GROUP:
             raise row.wrong("kind", "is a group")
         whose = SessionId(own) if own else session

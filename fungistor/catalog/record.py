@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import NoneType
 
 from blake3 import blake3
 
@@ -104,20 +105,23 @@ def record_fields(record: Record) -> list[object]:
     ]
 
 
-_OWNER: Shape = (
+_RECORD = Shape(
     ("version", int, 0, VERSION),
     ("object id", bytes, OBJECT_ID_BYTES, OBJECT_ID_BYTES),
     ("tenant", int, 0, UINT_MAX),
-)
-_KIND: Shape = (("private", int, 0, 1), ("profile", int, 0, 255))
-_SIZES: Shape = tuple((name, int, 0, UINT_MAX) for name in ("size", "sealed", "stored", "blocks", "stripes"))
-_PLACE: Shape = (
+    ("policy", str, 1, POLICY_BYTES_MAX),
+    ("private", int, 0, 1),
+    ("profile", int, 0, 255),
+    ("sizes", list, 5, 5),
     ("manifest", bytes, 1, MANIFEST_BYTES_MAX),
     ("salt", bytes, SALT_BYTES, SALT_BYTES),
     ("list key", bytes, LIST_KEY_BYTES, LIST_KEY_BYTES),
     ("sealed name", bytes, 1, SEALED_NAME_BYTES_MAX),
     ("published", int, 0, UINT_MAX),
+    ("expires", NoneType, 0, UINT_MAX),
+    ("owed", list, 0, 2 * DEBTORS_MAX),
 )
+_SIZES = Shape(*((name, int, 0, UINT_MAX) for name in ("size", "sealed", "stored", "blocks", "stripes")))
 
 
 def own_list_key(object_id: ObjectId, salt: bytes) -> bytes:
@@ -174,30 +178,24 @@ def take_record(fields: Fields) -> Record:
     Raises:
         CorruptError: a field is missing, out of bounds or of another version.
     """
-    _, object_id, tenant = fields.plain(_OWNER)
-    policy = fields.text("policy", POLICY_BYTES_MAX)
-    private, profile = fields.plain(_KIND)
-    sizes = fields.array("sizes", 5)
-    counts = sizes.plain(_SIZES)
-    sizes.end()
-    manifest, salt, list_key, sealed_name, published = fields.plain(_PLACE)
-    record = Record(
-        object_id=ObjectId(object_id),
-        tenant=TenantNumber(tenant),
+    _, object_id, tenant, policy, private, profile, sizes, *place, published, expires, owed = fields.plain(_RECORD)
+    fields.end()
+    manifest, salt, list_key, sealed_name = place
+    return Record(
+        object_id=object_id,
+        tenant=tenant,
         policy=policy,
         private=bool(private),
         profile=profile,
-        sizes=Sizes(*counts),
+        sizes=Sizes(*Fields(sizes, "sizes", fields).plain(_SIZES)),
         manifest=manifest,
         salt=salt,
         list_key=list_key,
         sealed_name=sealed_name,
         published=published,
-        expires=fields.optional_int("expires", 0, UINT_MAX),
-        owed=take_owed(fields.array("owed", 2 * DEBTORS_MAX)),
+        expires=expires,
+        owed=take_owed(Fields(owed, "owed", fields)) if owed else (),
     )
-    fields.end()
-    return record
 
 
 def take_owed(fields: Fields) -> tuple[tuple[MemberNumber, int], ...]:
