@@ -25,6 +25,9 @@ BUSY_TIMEOUT_S_MAX = 8.0
 into the 20 s that a command may take in all."""
 
 _WAL_RETRY_S = 0.01
+_WAL_PAGES = 4096
+"""A checkpoint comes after so many pages of write-ahead log. Rows by random ids touch a page each: with SQLite's own
+1,000, every batch of a thousand objects of a large catalog would write its pages twice, and flush them."""
 _WAL_BYTES_KEPT = 16 << 20
 """A large transaction's write-ahead log is cut back to this at the next checkpoint."""
 
@@ -211,6 +214,7 @@ class Database:
         deadline = time.monotonic() + self._busy_timeout_s
         connection.execute(f"PRAGMA synchronous={self.schema.synchronous}")
         connection.execute(f"PRAGMA cache_size=-{self.schema.cache_kib}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit={_WAL_BYTES_KEPT}")
         while True:
             # The switch to WAL needs the whole file and does not go through SQLite's own busy timeout.
