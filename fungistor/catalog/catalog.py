@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NoReturn
 
 from fungistor.catalog.authority import Issuer
@@ -16,11 +18,13 @@ from fungistor.catalog.commands import (
     SESSION_BYTES,
     SHORT_LEVEL,
     Command,
+    CommandName,
     Group,
     decode_command,
     encode_command,
     encode_signed,
     level_of,
+    name_of,
     parts_of,
     signed_bytes,
 )
@@ -36,7 +40,7 @@ from fungistor.catalog.record import Record
 from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.snapshots import Snapshot
-from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest
+from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest, entry_digests
 from fungistor.catalog.tenant_view import TenantView
 from fungistor.errors import (
     ConflictError,
@@ -198,21 +202,20 @@ class Catalog:
         known = self._outcomes(commands)
         # Appended before, in doubt: what was applied is not appended again.
         missing = [command for outcome, command in zip(known, commands, strict=True) if outcome is None]
+        digests: dict[CommandName, bytes] = {}
         if missing:
             batch = self._entries(missing)
+            digests = dict(zip(map(name_of, missing), itertools.chain(*map(entry_digests, batch)), strict=True))
             if self._copies is not None and copied_when(commands) is Copied.BEFORE:
                 self._copies.check()
             position = self._log.append(self._log.epoch() if fence is None else fence, batch)
             if self._copies is not None:
                 self._copies.appended(position, batch)
-            known = self._outcomes(commands)
-        # Often another process has applied these, too, by now. If not, this one does.
         while None in known:
             turn = self._advance()
-            if turn.ended and not turn.applied:
-                known = self._outcomes(commands)
+            known = self._outcomes(commands, digests)
+            if turn.ended and not turn.applied:  # another process has applied these, or nobody can
                 break
-            known = self._outcomes(commands)
         outcomes = [outcome for outcome in known if outcome is not None]
         if len(outcomes) < len(commands):
             self._raise_unknown()
@@ -273,10 +276,13 @@ class Catalog:
             hint="update fungistor there and start it once; or `fungistor node revoke NAME` a machine that is gone",
         )
 
-    def _outcomes(self, commands: Sequence[Command]) -> list[Outcome | None]:
+    def _outcomes(
+        self, commands: Sequence[Command], digests: Mapping[CommandName, bytes] = MappingProxyType({})
+    ) -> list[Outcome | None]:
+        """How commands ended, as far as they were applied. `digests`: of those that are known from their entries."""
         outcomes: list[Outcome | None] = []
         for command, found in zip(commands, self._state.outcomes(commands), strict=True):
-            if found is not None and found[1] != command_digest(command):
+            if found is not None and found[1] != (digests.get(name_of(command)) or command_digest(command)):
                 raise ConflictError(
                     f"session {command.session.hex()} committed another command as number {command.sequence}"
                 )

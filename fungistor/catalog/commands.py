@@ -254,6 +254,14 @@ class Command:
     when: int | None = None
 
 
+CommandName = tuple[SessionId, int]
+
+
+def name_of(command: Command) -> CommandName:
+    """What names it: its session and sequence."""
+    return command.session, command.sequence
+
+
 def kind_of(body: Body) -> Kind:
     """The kind of a body."""
     return _FORM_OF[type(body)].kind

@@ -79,9 +79,10 @@ def carry_out(connection: sqlite3.Connection, counters: Counters, command: Comma
 
 
 def _publish(connection: sqlite3.Connection, counters: Counters, command: Command, body: Publish) -> Decision:
-    current = record_in(connection, body.record.object_id)
+    identity = body.record.object_id
+    current = None if identity in counters.absent else record_in(connection, identity)
     is_private = current is not None and current.private
-    changed = changed_at(connection, body.record.object_id) if is_private else NO_REVISION
+    changed = changed_at(connection, identity) if is_private else NO_REVISION
     decision = removal_effects.check_publisher(connection, counters, command, body)
     decision = decision or _check_policy(connection, current, body)
     decision = decision or decide_publish(current, body, counters.retired, changed)

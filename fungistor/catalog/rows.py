@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fungistor.catalog.commands import decode_command
@@ -13,6 +14,9 @@ from fungistor.catalog.record import Record, decode_record, record_fields
 from fungistor.catalog.tenant_usage import Ledger
 from fungistor.catalog.tenants import Tenant
 from fungistor.ids import LayoutNumber, ObjectId, Revision, TenantNumber
+
+IDS_ASKED = 1000
+"""By one query: a batch of small objects, and far from the 32,766 values that SQLite takes."""
 
 
 @dataclass(slots=True)
@@ -32,6 +36,17 @@ class Counters:
     ledger: Ledger = field(default_factory=Ledger)
     tenants: dict[TenantNumber, Tenant] = field(default_factory=dict)
     """Those that were looked at, until one of them changes."""
+    absent: set[ObjectId] = field(default_factory=set)
+    """Objects that are known to have no record, until they are put one."""
+
+
+def note_absent(connection: sqlite3.Connection, counters: Counters, object_ids: Sequence[ObjectId]) -> None:
+    """Find out which objects have no record: SQLite asks for many in the order of their ids, in half the time."""
+    counters.absent = set(object_ids)
+    for first in range(0, len(object_ids), IDS_ASKED):
+        asked = object_ids[first : first + IDS_ASKED]
+        query = f"SELECT object_id FROM record WHERE object_id IN ({', '.join('?' * len(asked))})"  # noqa: S608 - marks
+        counters.absent.difference_update(object_id for (object_id,) in connection.execute(query, asked))
 
 
 def record_in(connection: sqlite3.Connection, object_id: ObjectId) -> Record | None:
@@ -58,6 +73,7 @@ def put_record(
     """Let a record stand in place of the one `before`, as a revision of its own. `began`: when the publisher of its
     manifest did. Its fields are of commands that were read, so their bounds need no second look."""
     counters.revision += 1
+    counters.absent.discard(record.object_id)
     row = (counters.revision, record.object_id, encode_array(record_fields(record)), began)
     connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", row)
     if before is not None and before.owed:

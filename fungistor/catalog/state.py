@@ -10,12 +10,23 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from blake3 import blake3
 
 from fungistor.catalog import digest
 from fungistor.catalog.authority import Door, Issuer, authority_in, issuers_in
-from fungistor.catalog.commands import Command, UnknownCommandError, decode_command, named_bytes, parts_of
+from fungistor.catalog.commands import (
+    READ_KEPT,
+    Command,
+    CommandName,
+    Publish,
+    UnknownCommandError,
+    decode_command,
+    name_of,
+    named_bytes,
+    parts_of,
+)
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.dump import Head, dump, head_in, load
 from fungistor.catalog.effects import FINGERPRINTED, TABLES, carry_out
@@ -37,7 +48,7 @@ from fungistor.catalog.policy_rows import (
 )
 from fungistor.catalog.record import Record, decode_record
 from fungistor.catalog.removal_view import RemovalView
-from fungistor.catalog.rows import Counters, as_layout, layout_in, record_in
+from fungistor.catalog.rows import Counters, as_layout, layout_in, note_absent, record_in
 from fungistor.catalog.rules import Decision, Verdict
 from fungistor.catalog.snapshot_rows import snapshots_in
 from fungistor.catalog.snapshots import Snapshot
@@ -298,10 +309,10 @@ class State:
         """How commands ended, each with its digest; None for one that was not applied, or long ago."""
         with self._database.read() as connection:
             rows: dict[tuple[bytes, int], tuple[int, int, str, bytes]] = {}
-            for session, first, last in _runs((each.session, each.sequence) for each in commands):
+            for session, first, last in _runs(map(name_of, commands)):
                 for row in connection.execute(_OUTCOMES, (session, first, last)):
                     rows[session, row[0]] = row[1:]
-        found = [rows.get((each.session, each.sequence)) for each in commands]
+        found = [rows.get(name_of(each)) for each in commands]
         return [(Outcome(_VERDICTS[row[0]], Revision(row[1]), row[2]), row[3]) if row else None for row in found]
 
     def digest(self) -> bytes:
@@ -511,44 +522,45 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
     counters.stopped = None
     counters.position = entry.position
     door = Door(connection, command, entry.payload)
-    outcomes: dict[tuple[SessionId, int], tuple[object, ...]] = {}
+    outcomes: dict[CommandName, tuple[object, ...]] = {}
     parts = parts_of(command)
     before = _applied(connection, parts)
-    for part in parts:
+    note_absent(connection, counters, [part.body.record.object_id for part in parts if isinstance(part.body, Publish)])
+    for part, told in zip(parts, entry_digests(entry.payload), strict=True):
         if isinstance(part.body, Report):  # it tells a digest over all before it
             before |= dict.fromkeys(outcomes, counters.applied)
             _keep_outcomes(connection, outcomes)
         counters.applied += 1
-        name = part.session, part.sequence
+        name = name_of(part)
         if name not in outcomes and before.get(name, -OUTCOMES_KEPT) <= counters.applied - OUTCOMES_KEPT:
             refusal = door.refusal(part)
             decision = Decision(Verdict.DENIED, reason=refusal) if refusal else carry_out(connection, counters, part)
-            outcomes[name] = _outcome_row(counters, part, decision)
+            outcomes[name] = _outcome_row(counters, part, told, decision)
     _keep_outcomes(connection, outcomes)
     return True
 
 
-def _applied(connection: sqlite3.Connection, commands: Sequence[Command]) -> dict[tuple[SessionId, int], int]:
+def _applied(connection: sqlite3.Connection, commands: Sequence[Command]) -> dict[CommandName, int]:
     """Commands that were applied before, by session and sequence, with when."""
     query = "SELECT sequence, applied FROM outcome WHERE session = ? AND sequence BETWEEN ? AND ?"
     return {
         (session, sequence): applied
-        for session, first, last in _runs((each.session, each.sequence) for each in commands)
+        for session, first, last in _runs(map(name_of, commands))
         for sequence, applied in connection.execute(query, (session, first, last))
     }
 
 
-def _outcome_row(counters: Counters, command: Command, decision: Decision) -> tuple[object, ...]:
-    digest, verdict = command_digest(command), int(decision.verdict)
-    return command.session, command.sequence, counters.applied, digest, verdict, counters.revision, decision.reason
+def _outcome_row(counters: Counters, command: Command, told: bytes, decision: Decision) -> tuple[object, ...]:
+    verdict = int(decision.verdict)
+    return command.session, command.sequence, counters.applied, told, verdict, counters.revision, decision.reason
 
 
-def _keep_outcomes(connection: sqlite3.Connection, rows: dict[tuple[SessionId, int], tuple[object, ...]]) -> None:
+def _keep_outcomes(connection: sqlite3.Connection, rows: dict[CommandName, tuple[object, ...]]) -> None:
     connection.executemany("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)", rows.values())
     rows.clear()
 
 
-def _runs(names: Iterable[tuple[SessionId, int]]) -> Iterator[tuple[SessionId, int, int]]:
+def _runs(names: Iterable[CommandName]) -> Iterator[tuple[SessionId, int, int]]:
     """Sessions with the sequences that follow each other."""
     run: tuple[SessionId, int, int] | None = None
     for session, sequence in names:
@@ -569,3 +581,9 @@ def _forget_outcomes(connection: sqlite3.Connection, applied: int) -> None:
 def command_digest(command: Command) -> bytes:
     """What tells two commands under one session and sequence apart."""
     return blake3(named_bytes(command)).digest(COMMAND_DIGEST_BYTES)
+
+
+@lru_cache(maxsize=READ_KEPT)
+def entry_digests(payload: bytes) -> tuple[bytes, ...]:
+    """`command_digest` of the commands in an entry: who appends it compares them with what was applied."""
+    return tuple(command_digest(part) for part in parts_of(decode_command(payload)))
