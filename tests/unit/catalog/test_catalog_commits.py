@@ -11,8 +11,9 @@ import libipld
 import pytest
 
 from fungistor.catalog.catalog import APPLY_ENTRIES, Catalog, CatalogStoppedError
-from fungistor.catalog.commands import Body, Payment, PayOwed, Publish, RetireLayouts, encode_command
-from fungistor.catalog.log import BATCH_ENTRIES_MAX, START, FenceMovedError
+from fungistor.catalog.commands import Body, Group, Payment, PayOwed, Publish, RetireLayouts, encode_command
+from fungistor.catalog.log import BATCH_ENTRIES_MAX, START, Entry, FenceMovedError, Position
+from fungistor.catalog.removal import Unpublish
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import OUTCOMES_KEPT, State
 from fungistor.errors import ConflictError, CorruptError, InvalidError, UnavailableError
@@ -209,6 +210,43 @@ def test_every_node_comes_to_the_same_state_whatever_its_turns(
         by_hand.apply([entry])
     assert a._state.fingerprint() == b._state.fingerprint() == by_hand.fingerprint()
     by_hand.close()
+
+
+def test_commands_of_one_entry_meet_each_other_as_those_of_many_do(tmp_path: Path) -> None:
+    """An object that comes, changes, goes and comes back within one entry: rows and verdicts are as by an entry each,
+    whether or not it was there before."""
+    first, other = record(1), record(1, manifest="second")
+    bodies = [
+        publish(2),
+        publish(1),
+        publish(1, manifest="third"),
+        publish(1, against=first.manifest_id, manifest="second"),
+        Unpublish(first.object_id, other.manifest_id, at=1),
+        publish(1, against=other.manifest_id),
+        publish(1),
+    ]
+    commands = [command(body, session="one", sequence=at) for at, body in enumerate(bodies)]
+    group = command(Group(tuple(commands)), session="one")
+    found = []
+    for before in (3, 2):
+        for name, batch in ("each", commands), ("all", [group]):
+            state = State(str(tmp_path / f"{name} after {before}.db"))
+            payloads = map(encode_command, [command(publish(before), session="before"), *batch])
+            state.apply(Entry(Position(at.to_bytes(8, "big")), payload) for at, payload in enumerate(payloads, 1))
+            found.append((state.digest(), state.outcomes(commands)))
+            assert state.is_sound()
+            state.close()
+    assert found[0] == found[1]
+    assert found[2] == found[3] != found[0]
+    assert [outcome[0].verdict for outcome in found[0][1] if outcome is not None] == [
+        Verdict.APPLIED,
+        Verdict.APPLIED,
+        Verdict.MERGED,
+        Verdict.APPLIED,
+        Verdict.APPLIED,
+        Verdict.REFUSED,
+        Verdict.APPLIED,
+    ]
 
 
 def test_a_deleted_state_is_rebuilt(node: Node, tmp_path: Path) -> None:
