@@ -216,7 +216,7 @@ def test_commands_of_one_entry_meet_each_other_as_those_of_many_do(tmp_path: Pat
     """An object that comes, changes, goes and comes back within one entry: rows and verdicts are as by an entry each,
     whether or not it was there before."""
     first, other = record(1), record(1, manifest="second")
-    bodies = [
+    bodies: list[Body] = [
         publish(2),
         publish(1),
         publish(1, manifest="third"),
