@@ -65,6 +65,10 @@ class Issuer:
     revoked: bool
 
 
+_OF_AUTHORITY = (RegisterIssuer, RevokeIssuer, ChangeAuthority)
+"""What the root key alone may say."""
+
+
 class Door:
     """Whether an entry of the log may take effect. The signature is checked once, scopes for each command in it."""
 
@@ -80,7 +84,7 @@ class Door:
 
     def refusal(self, part: Command) -> str:
         """Why this command of the entry may not be applied; empty where it may."""
-        if self._reason or isinstance(part.body, RegisterIssuer | RevokeIssuer | ChangeAuthority):
+        if self._reason or isinstance(part.body, _OF_AUTHORITY):
             return self._reason
         issuer = self._issuer
         if issuer is None:  # no issuer is registered yet
@@ -107,7 +111,7 @@ class Door:
 
     def _enter(self) -> str:
         command, body = self._command, self._command.body
-        if isinstance(body, RegisterIssuer | RevokeIssuer | ChangeAuthority):
+        if isinstance(body, _OF_AUTHORITY):
             return self._as_authority(body.authority)
         if self._authority is None:
             return ""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from fungistor.catalog.authority import Issuer
+from fungistor.catalog.collector import at_rest
 from fungistor.catalog.commands import (
     GROUP_MAX,
     SESSION_BYTES,
@@ -243,6 +244,7 @@ class Catalog:
             "the command was committed, but its outcome is no longer known here", hint="start the operation again"
         )
 
+    @at_rest()
     def _entries(self, commands: Sequence[Command]) -> list[bytes]:
         """Commands as entries of the log: one for all, where every node knows groups."""
         level = self._level()

@@ -178,23 +178,25 @@ def take_record(fields: Fields) -> Record:
     Raises:
         CorruptError: a field is missing, out of bounds or of another version.
     """
-    _, object_id, tenant, policy, private, profile, sizes, *place, published, expires, owed = fields.plain(_RECORD)
+    values = fields.plain(_RECORD)
     fields.end()
-    manifest, salt, list_key, sealed_name = place
+    _, object_id, tenant, policy, private, profile, sizes, manifest, salt, list_key, name, published, expires, owed = (
+        values
+    )
     return Record(
-        object_id=object_id,
-        tenant=tenant,
-        policy=policy,
-        private=bool(private),
-        profile=profile,
-        sizes=Sizes(*Fields(sizes, "sizes", fields).plain(_SIZES)),
-        manifest=manifest,
-        salt=salt,
-        list_key=list_key,
-        sealed_name=sealed_name,
-        published=published,
-        expires=expires,
-        owed=take_owed(Fields(owed, "owed", fields)) if owed else (),
+        object_id,
+        tenant,
+        policy,
+        bool(private),
+        profile,
+        Sizes(*Fields(sizes, "sizes", fields).plain(_SIZES)),
+        manifest,
+        salt,
+        list_key,
+        name,
+        published,
+        expires,
+        take_owed(Fields(owed, "owed", fields)) if owed else (),
     )
 
 

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from fungistor.catalog import digest
 from fungistor.catalog.authority import Door, Issuer, authority_in, issuers_in
+from fungistor.catalog.collector import at_rest
 from fungistor.catalog.commands import (
     READ_KEPT,
     Command,
@@ -508,6 +509,7 @@ def _save(connection: sqlite3.Connection, counters: Counters) -> None:
     )
 
 
+@at_rest()
 def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> bool:
     """Apply one entry; False if it cannot be read by this program, which stops the state right before it."""
     try:
