@@ -25,11 +25,8 @@ BUSY_TIMEOUT_S_MAX = 8.0
 into the 20 s that a command may take in all."""
 
 _WAL_RETRY_S = 0.01
-_WAL_PAGES = 4096
-"""A checkpoint comes after so many pages of write-ahead log. Rows by random ids touch a page each: with SQLite's own
-1,000, every batch of a thousand objects of a large catalog would write its pages twice, and flush them."""
-_WAL_BYTES_KEPT = 16 << 20
-"""A large transaction's write-ahead log is cut back to this at the next checkpoint."""
+_PAGE_KIB = 4
+"""SQLite's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +43,8 @@ class Schema:
     remedy: str
     synchronous: Literal["FULL", "NORMAL", "OFF"]
     cache_kib: int
+    wal_kib: int = 16 << 10
+    """A checkpoint comes after so much write-ahead log, and cuts it back to this."""
     is_rebuilt: bool = False
     prepare: Callable[[sqlite3.Connection], None] | None = None
     """What every connection needs before it is used."""
@@ -214,8 +213,8 @@ class Database:
         deadline = time.monotonic() + self._busy_timeout_s
         connection.execute(f"PRAGMA synchronous={self.schema.synchronous}")
         connection.execute(f"PRAGMA cache_size=-{self.schema.cache_kib}")
-        connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit={_WAL_BYTES_KEPT}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={self.schema.wal_kib // _PAGE_KIB}")
+        connection.execute(f"PRAGMA journal_size_limit={self.schema.wal_kib << 10}")
         while True:
             # The switch to WAL needs the whole file and does not go through SQLite's own busy timeout.
             try:
