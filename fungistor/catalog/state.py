@@ -114,8 +114,8 @@ SCHEMA = Schema(
     # The log is the truth: after a power cut the last transactions of the state may be missing, and are replayed.
     synchronous="NORMAL",
     cache_kib=8192,
-    # Ids of objects are random, so in a large catalog each has a page of the index written: a thousand a batch, and with
-    # SQLite's own 4 MiB once more by a checkpoint after every batch.
+    # Ids of objects are random, so in a large catalog each has a page of the index written: a thousand a batch, and
+    # with SQLite's own 4 MiB once more by a checkpoint after every batch.
     wal_kib=64 << 10,
     prepare=digest.prepare,
     settle=digest.settle,
