@@ -177,17 +177,17 @@ class Catalog:
     @property
     def commands_at_once_max(self) -> int:
         """How many commands `commit_all` takes: fewer while some node does not know groups."""
-        return GROUP_MAX if self._level() >= level_of(Group(())) else BATCH_ENTRIES_MAX
+        return GROUP_MAX if self._state.level() >= level_of(Group(())) else BATCH_ENTRIES_MAX
 
     @property
     def knows_short_names(self) -> bool:
         """Whether every node opens names that are sealed under the salts of their manifests."""
-        return self._level() >= SHORT_LEVEL
+        return self._state.level() >= SHORT_LEVEL
 
     @property
     def knows_key_pages(self) -> bool:
         """Whether every node finds keys that share a value of the key table, which are as old as short publishes."""
-        return self._level() >= SHORT_LEVEL
+        return self._state.level() >= SHORT_LEVEL
 
     def commit_all(self, commands: Sequence[Command], *, fence: int | None = None) -> list[Outcome]:
         """Commit commands of 1 MiB in all with one flush of the disk and one signature; a refused one is a value here.
@@ -247,7 +247,7 @@ class Catalog:
     @at_rest()
     def _entries(self, commands: Sequence[Command]) -> list[bytes]:
         """Commands as entries of the log: one for all, where every node knows groups."""
-        level = self._level()
+        level = self._state.level()
         short = level >= SHORT_LEVEL
         if len(commands) == 1 or level < level_of(Group(tuple(commands))):
             return [self._encoded(command, short) for command in commands]
@@ -264,13 +264,9 @@ class Catalog:
             return encode_command(command, short=short)
         return encode_signed(_named(command, self._signer, int(time.time())), self._signer.sign, short=short)
 
-    def _level(self) -> int:
-        """What every registered node is known to apply. A node that never told has applied nothing yet."""
-        return min((report.level for report in self._state.reports()), default=LEVEL)
-
     def _check_levels(self, commands: Sequence[Command]) -> None:
         wanted = max(level_of(command.body) for command in commands) if commands else 0
-        if wanted <= self._level():
+        if wanted <= self._state.level():
             return
         behind = [report.name for report in self._state.reports() if report.level < wanted]
         raise UnavailableError(

@@ -23,9 +23,9 @@ TENANTS_MAX = 4096
 TENANT_MAX = 2**32 - 1
 LEVEL_MAX = 2**16 - 1
 
-LEVEL = 2
+LEVEL = 3
 """Which kinds of commands this program applies: those of level 0 are from before commands were signed, of level 1 from
-before there were several tenants, short publishes, named policies and pages of keys."""
+before there were several tenants, short publishes, named policies and pages of keys, of level 2 from before claims."""
 
 
 class Scope(IntFlag):

@@ -125,3 +125,40 @@ class Log(Protocol):
 
     def close(self) -> None:
         """Give up connections and wake watchers. Harmless when repeated."""
+
+
+class LogOver:
+    """A `Log` on another one: what a subclass does not do otherwise is the other's."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def identity(self) -> bytes:
+        return self._log.identity()
+
+    def epoch(self) -> int:
+        return self._log.epoch()
+
+    def raise_epoch(self, expected: int) -> int:
+        return self._log.raise_epoch(expected)
+
+    def append(self, fence: int, batch: Sequence[bytes]) -> Position:
+        return self._log.append(fence, batch)
+
+    def last(self) -> Position:
+        return self._log.last()
+
+    def trimmed(self) -> Position:
+        return self._log.trimmed()
+
+    def read(self, after: Position) -> Iterator[Entry]:
+        return self._log.read(after)
+
+    def watch(self, after: Position, timeout_s: float) -> bool:
+        return self._log.watch(after, timeout_s)
+
+    def trim(self, before: Position) -> None:
+        self._log.trim(before)
+
+    def close(self) -> None:
+        self._log.close()

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fungistor.catalog.log import BATCH_ENTRIES_MAX, Entry, Log, Position, after_entry, check_batch, entry_number
+from fungistor.catalog.log import BATCH_ENTRIES_MAX, Log, LogOver, Position, after_entry, check_batch, entry_number
 from fungistor.errors import FailedError, FungiStorError, UnavailableError
 from fungistor.limits import COMMAND_BYTES_MAX
 
@@ -51,11 +51,11 @@ class _Request:
     batch: tuple[bytes, ...]
 
 
-class SharedAppends:
+class SharedAppends(LogOver):
     """A `fungistor.catalog.log.Log` whose appends are shared by all that use the same folder. Thread-safe."""
 
     def __init__(self, log: Log, folder: str) -> None:
-        self._log = log
+        super().__init__(log)
         self._folder = folder
 
     def append(self, fence: int, batch: Sequence[bytes]) -> Position:
@@ -151,35 +151,6 @@ class SharedAppends:
             else:
                 os.close(request.descriptor)
         return found
-
-    # the rest is the engine's
-
-    def identity(self) -> bytes:
-        return self._log.identity()
-
-    def epoch(self) -> int:
-        return self._log.epoch()
-
-    def raise_epoch(self, expected: int) -> int:
-        return self._log.raise_epoch(expected)
-
-    def last(self) -> Position:
-        return self._log.last()
-
-    def trimmed(self) -> Position:
-        return self._log.trimmed()
-
-    def read(self, after: Position) -> Iterator[Entry]:
-        return self._log.read(after)
-
-    def watch(self, after: Position, timeout_s: float) -> bool:
-        return self._log.watch(after, timeout_s)
-
-    def trim(self, before: Position) -> None:
-        self._log.trim(before)
-
-    def close(self) -> None:
-        self._log.close()
 
 
 def _locked(descriptor: int) -> bool:

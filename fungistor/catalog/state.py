@@ -31,7 +31,7 @@ from fungistor.catalog.commands import (
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.dump import Head, dump, head_in, load
 from fungistor.catalog.effects import FINGERPRINTED, TABLES, carry_out
-from fungistor.catalog.issuers import Report
+from fungistor.catalog.issuers import LEVEL, Report
 from fungistor.catalog.layouts import SetLayout
 from fungistor.catalog.log import START, Entry, Log, Position
 from fungistor.catalog.name_rows import name_in, name_value_at, name_values_in, names_in
@@ -359,6 +359,10 @@ class State:
             NodeReport(issuer, name, level, applied, told, None if agrees is None else bool(agrees))
             for issuer, name, level, applied, told, agrees in rows
         ]
+
+    def level(self) -> int:
+        """What every registered node is known to apply. A node that never told has applied nothing yet."""
+        return min((report.level for report in self.reports()), default=LEVEL)
 
     def checkpoint(self) -> tuple[int, bytes]:
         """The newest place at which this state's digest was kept, for others to compare; (0, empty) for none."""

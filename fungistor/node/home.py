@@ -94,6 +94,11 @@ class Home:
         return self.path("run", "appends")
 
     @property
+    def unsettled(self) -> str:
+        """Where processes note what they put into the pool before its claim stands in the log."""
+        return self.path("catalog", "unsettled")
+
+    @property
     def catalog_state(self) -> str:
         return self.path("catalog", "state.sqlite")
 

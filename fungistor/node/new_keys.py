@@ -32,6 +32,7 @@ from fungistor.keys.ring import (
     NodeKeys,
     authority_of,
     fingerprint,
+    network_key_of,
     rotated_root,
     unwrap,
     wrap,
@@ -40,7 +41,8 @@ from fungistor.keys.ring import (
 from fungistor.keys.rotate import rewrap_objects, rewrap_tenants
 from fungistor.keys.store import KeyStore
 from fungistor.keys.table import KeyTable
-from fungistor.node.catalog_place import open_keys, open_log
+from fungistor.node.catalog_log import open_home_log
+from fungistor.node.catalog_place import open_keys
 from fungistor.node.config import load_config
 from fungistor.node.enrolment import commit_as
 from fungistor.node.files import sync_folder
@@ -213,7 +215,9 @@ def bring_back(places: KeyPlaces, root: bytes, passphrase: bytes | None) -> bool
 def _change_authority(home: Home, old: bytes, new: bytes) -> None:
     """Have the catalog take commands about nodes by the new root key alone."""
     config = load_config(home)
-    catalog = Catalog(open_log(home, config), State(home.catalog_state), is_remote=config.catalog is not None)
+    state = State(home.catalog_state)
+    catalog_log, _ = open_home_log(home, config, network_key_of(old), state)
+    catalog = Catalog(catalog_log, state, is_remote=config.catalog is not None)
     with contextlib.closing(catalog):
         catalog.catch_up()
         standing, before, after = catalog.authority(), authority_of(old), authority_of(new)

@@ -14,7 +14,6 @@ from fungistor.cache.tiers import Cache
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.index import BlockIndex
 from fungistor.catalog.log import Log
-from fungistor.catalog.shared_appends import SharedAppends
 from fungistor.catalog.state import State
 from fungistor.coding.manifest import Slot
 from fungistor.errors import FungiStorError, NotFoundError
@@ -25,7 +24,8 @@ from fungistor.keys.store import KeyStore
 from fungistor.node.acting import Acting
 from fungistor.node.allocator import keep_freed_memory
 from fungistor.node.cache_place import open_cache_disk
-from fungistor.node.catalog_place import open_keys, open_log
+from fungistor.node.catalog_log import open_home_log
+from fungistor.node.catalog_place import open_keys
 from fungistor.node.config import Config, load_config
 from fungistor.node.copies.copier import Copier
 from fungistor.node.copies.keys import CopiedKeys
@@ -69,9 +69,9 @@ def open_network(home: Home | str, *, cached: bool = False, acting: Acting | Non
     keys = held_node_keys(os.path.join(home.keys, "node.key"))
     config = load_config(home)
     table = open_keys(home, config, keys.network_key, sync=sync)
-    catalog_log = SharedAppends(open_log(home, config, sync=sync), home.appends)
     state = State(home.catalog_state)
-    copier = Copier(home, keys.network_key, catalog_log, table, state.snapshots)
+    catalog_log, claimed = open_home_log(home, config, keys.network_key, state, sync=sync)
+    copier = Copier(home, keys.network_key, catalog_log, table, state.snapshots, claimed)
     key_table = CopiedKeys(table, copier)
     catalog = _catalog(home, config, keys, key_table, catalog_log, state, copier)
     os.makedirs(home.index, mode=0o700, exist_ok=True)
@@ -132,8 +132,8 @@ def open_catalog(home: Home) -> Iterator[tuple[Catalog, NodeKeys, KeyStore]]:
     sync = running is None or running.sync
     keys = held_node_keys(os.path.join(home.keys, "node.key"))
     config = load_config(home)
-    catalog_log = SharedAppends(open_log(home, config, sync=sync), home.appends)
     state = State(home.catalog_state)
+    catalog_log, _ = open_home_log(home, config, keys.network_key, state, sync=sync)
     with (
         contextlib.closing(open_keys(home, config, keys.network_key, sync=sync)) as key_table,
         contextlib.closing(_catalog(home, config, keys, key_table, catalog_log, state, None)) as catalog,

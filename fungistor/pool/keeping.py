@@ -39,6 +39,9 @@ READ_BYTES_MAX = 24 << 20
 
 READ_S = 10.0
 
+FIRST_READ_S = 1.0
+"""Who is asked before others is not waited for longer: all are asked in the end."""
+
 
 def copies_needed(members: int) -> int:
     """How many of so many members must have a value before it counts as kept."""
@@ -89,13 +92,8 @@ class _Keeping:
         self._members = len(specs)
         self._durable = {number for number, spec in specs.items() if spec.durable}
         taken = wiping(ground) if ours else list(specs)
-        with ground.lock:
-            doubted = {number for number in taken if number in ground.board and ground.known_bad(number)}
-
-        def rank(number: MemberNumber) -> tuple[bool, bytes]:
-            return number in doubted, blake3(seed + specs[number].id.encode()).digest()
-
-        self._waiting = sorted(taken, key=rank)
+        doubted = _doubted(ground, taken)
+        self._waiting = _ranked(ground, taken, doubted, seed)
         self._need = copies_needed(self._members)
         self._aim = len(taken) - len(doubted) if everywhere else min(COPIES, self._members)
         self._aim = max(self._need, self._aim)
@@ -182,6 +180,23 @@ class _Keeping:
         )
 
 
+def _doubted(ground: Ground, members: Collection[MemberNumber]) -> set[MemberNumber]:
+    with ground.lock:
+        return {number for number in members if number in ground.board and ground.known_bad(number)}
+
+
+def _ranked(
+    ground: Ground, members: Collection[MemberNumber], doubted: Collection[MemberNumber], seed: bytes
+) -> list[MemberNumber]:
+    """Members in the order in which they are given a value of that seed."""
+    specs = ground.stock.specs()
+
+    def rank(number: MemberNumber) -> tuple[bool, bytes]:
+        return number in doubted, blake3(seed + specs[number].id.encode()).digest()
+
+    return sorted(members, key=rank)
+
+
 def _is_flushed(reply: Reply) -> bool:
     return not isinstance(reply, ErrorReply) and isinstance(reply, list) and bool(reply) and reply[0] == 1
 
@@ -232,6 +247,30 @@ def find(
         for member in found.silent:
             cursors.pop(member, None)
     found.missing = list(left)
+    return found
+
+
+def find_by_seed(ground: Ground, seeds: Mapping[bytes, bytes], accept: Callable[[bytes, bytes], bool]) -> Found:
+    """As `find` for values that were each kept by a seed of its own, from name to seed, and are some MiB in all: asked
+    is first who was given it first, and the others only for what is left then."""
+    found, left = Found(), dict(seeds)
+    members = list(ground.stock.specs())
+    doubted = _doubted(ground, members)
+    orders = {name: _ranked(ground, members, doubted, seed) for name, seed in seeds.items()}
+    for turn in range(min(COPIES, len(members))):
+        asked: dict[MemberNumber, list[bytes]] = {}
+        for name in left:
+            member = orders[name][turn]
+            if member not in found.silent:
+                asked.setdefault(member, []).append(name)
+        for member, values in read(ground, asked, found.silent, FIRST_READ_S).items():
+            for name, value in zip(asked[member], values, strict=True):
+                if value is not None and accept(name, value):
+                    del left[name]
+        if not left:
+            return found
+    everybody = find(ground, list(left), accept, members, max(1, len(left)))
+    found.missing, found.silent = everybody.missing, everybody.silent
     return found
 
 

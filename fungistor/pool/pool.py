@@ -154,6 +154,10 @@ class Pool:
         """Ask all members for such values, `at_once` in a request, until `accept` has taken one of each name."""
         return keeping.find(self._ground, names, accept, self.members(), at_once)
 
+    def find_by_seed(self, seeds: Mapping[bytes, bytes], accept: Callable[[bytes, bytes], bool]) -> Found:
+        """As `find`, for values that were each kept by a seed of its own, from name to seed; some MiB in all."""
+        return keeping.find_by_seed(self._ground, seeds, accept)
+
     def read_each(
         self, name: bytes, members: Collection[MemberNumber], patience_s: float = keeping.READ_S
     ) -> dict[MemberNumber, bytes | None]:

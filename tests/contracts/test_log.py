@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fungistor.catalog import claims
+from fungistor.catalog.claims import Claim, ClaimCheckLog
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.etcd_client import EtcdAddress
 from fungistor.catalog.engines.sqlite import SqliteLog
@@ -30,6 +32,8 @@ log.close()
 
 APPEND_ETCD = """
 import sys
+from fungistor.catalog import claims
+from fungistor.catalog.claims import Claim, ClaimCheckLog
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.etcd_client import EtcdAddress
 log = EtcdLog(EtcdAddress((sys.argv[1],), sys.argv[2]))
@@ -99,6 +103,46 @@ class TestSqliteLog(LogContract):
         world.open().epoch()
         path = Path(world.path)
         assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+class Shelf:
+    """A deposit in a dict."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+
+    def put(self, claim: Claim, payload: bytes) -> None:
+        self.entries[claim.place] = payload
+
+    def settled(self, claim: Claim) -> None:
+        assert claim.place in self.entries
+
+    def get(self, claims: Sequence[Claim]) -> list[bytes | None]:
+        return [self.entries.get(claim.place) for claim in claims]
+
+    def close(self) -> None:
+        pass
+
+
+class ClaimsWorld:
+    def __init__(self, world: LogWorld) -> None:
+        self.world = world
+        self.shelf = Shelf()
+
+    def open(self) -> Log:
+        return ClaimCheckLog(self.world.open(), self.shelf, lambda: True)
+
+    def append_elsewhere(self, fence: int, batch: Sequence[bytes]) -> Position:
+        return self.open().append(fence, batch)
+
+
+class TestLogOfClaims(LogContract):
+    """Every entry is a claim in the engine."""
+
+    @pytest.fixture
+    def world(self, monkeypatch: pytest.MonkeyPatch) -> LogWorld:
+        monkeypatch.setattr(claims, "CLAIMED_BYTES", 0)
+        return ClaimsWorld(MemoryWorld())
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from fungistor.catalog.claims import CLAIMED_BYTES, claim_in
+from fungistor.catalog.engines.etcd_client import EtcdClient, packed, unpacked
 from fungistor.node.children import wait_until
 from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
 from tests.e2e.running import Up, fungistor, new_home, published, running, waiting_publish
@@ -125,6 +127,32 @@ def test_a_joined_node_serves_with_the_quorum_dead(world: World) -> None:
             if 0 not in world.etcd.processes:
                 world.etcd.start(0)
                 world.etcd.wait_ready()
+
+
+def test_what_etcd_has_of_many_objects_is_a_claim(world: World) -> None:
+    """A folder's worth of objects published at once is one short entry of etcd, and the rest is on members. A home that
+    begins reads them all by their CIDs, and its commands that need no member have the same log."""
+    paths = [str(world.file(f"many {number}")) for number in range(60)]
+    done = fungistor(world.first.home, "publish", "--json", *paths)
+    assert done.returncode == 0, done.stderr
+    cids = [json.loads(line)["cid"] for line in done.stdout.splitlines()]
+    assert len(set(cids)) == 60
+    address = world.etcd.address("two")
+    client = EtcdClient(address)
+    with contextlib.closing(client):
+        start, end = packed(b"two/log/entry/"), packed(b"two/log/entry0")
+        rows = client.ask("kv/range", {"key": start, "range_end": end})["kvs"]
+    entries = [unpacked(row["value"]) for row in rows]
+    assert max(map(len, entries)) < CLAIMED_BYTES
+    assert any(claim is not None for claim in map(claim_in, entries))
+    home = world.new_home("claiming")
+    assert reads(home, cids[0], "many 0", *world.joining)
+    for number in (1, 30, 59):
+        assert reads(home, cids[number], f"many {number}")
+    logs = [fungistor(node, "log", "--json") for node in (home, world.first.home)]
+    assert [log.returncode for log in logs] == [0, 0]
+    assert logs[0].stdout == logs[1].stdout
+    assert sum('"publish"' in line for line in logs[0].stdout.splitlines()) >= 60
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.claims import encode_claim
 from fungistor.catalog.commands import Publish, decode_command, parts_of
 from fungistor.catalog.log import Log, Position, after_entry, entry_number
 from fungistor.catalog.names import SetName
@@ -22,10 +23,12 @@ from fungistor.catalog.snapshots import Snapshot
 from fungistor.errors import ConflictError, CorruptError, FungiStorError, UnavailableError
 from fungistor.ids import MemberNumber, ObjectId, TenantNumber
 from fungistor.keys.store import KeyRow, KeyStore
+from fungistor.node.copies.deposit import Claimed, EntryDeposit
 from fungistor.node.copies.dropped import dropped_keys
 from fungistor.node.copies.erasures import Erasures
 from fungistor.node.copies.formats import Anchor, CopyFormats, Segment, link_to
 from fungistor.node.copies.mark import Mark, MarkFile
+from fungistor.node.copies.reading import CopyReader
 from fungistor.node.home import Home
 from fungistor.pool.keeping import copies_needed
 from fungistor.pool.pool import Pool
@@ -59,12 +62,15 @@ class Copier:
         catalog_log: Log,
         keys: KeyStore,
         snapshots: Callable[[], list[Snapshot]],
+        claimed: Claimed | None = None,
     ) -> None:
-        """`keys` is the key table itself; `snapshots` are those that the catalog knows, oldest first."""
+        """`keys` is the key table itself; `snapshots` are those that the catalog knows, oldest first. `claimed`: where
+        entries lie that `catalog_log` gives whole, and claims stand for in the engine."""
         self._formats = CopyFormats(network_key)
         self._log = catalog_log
         self._keys = keys
         self._snapshots = snapshots
+        self._claimed = claimed
         self._file = MarkFile(home)
         self._erasures = Erasures(home.path("catalog", "erasures.sqlite"))
         self._pool: Pool | None = None
@@ -82,6 +88,8 @@ class Copier:
     def attach(self, pool: Pool) -> None:
         """These are the members. Without any nothing is brought, and the next who has them does it."""
         self._pool = pool
+        if self._claimed is not None:
+            self._claimed.deposit.attach(pool)
 
     def supersede(self, log: bytes) -> None:
         """This home's log goes on where that one ended, which no home writes to any more."""
@@ -178,8 +186,8 @@ class Copier:
         base = first if wanted - first <= SEED_AT_ONCE else max(first, min(own, wanted + 1) - 1)
         return Mark(identity.hex(), base, "", base, dropped=first)
 
-    def _bring(self, pool: Pool, mark: Mark, wanted: int) -> Mark:
-        """Bring entries after those that are covered, in flights."""
+    def _bring(self, pool: Pool, mark: Mark, wanted: int, *, anew: bool = False) -> Mark:
+        """Bring entries after those that are covered, in flights. `anew`: they lay there, on other members maybe."""
         identity = bytes.fromhex(mark.log)
         link = bytes.fromhex(mark.link)
         values: list[tuple[bytes, bytes]] = []
@@ -191,7 +199,8 @@ class Copier:
             keys = {key_id: tenant for key_id, tenant in _keys_of(payload).items() if key_id not in rows}
             rows.update((row[0], row) for row in self._rows_of(keys))
             foreign |= not is_own and bool(keys)
-            value = self._formats.seal_segment(identity, Segment(number, link, payload))
+            stands = self._standing(number, payload, anew)
+            value = self._formats.seal_segment(identity, Segment(number, link, stands))
             values.append((self._formats.segment_name(identity, number), value))
             link, size = link_to(payload), size + len(value)
             is_last_there = number == wanted or (number + 1) % ENTRIES_A_PLACE == 0
@@ -206,6 +215,15 @@ class Copier:
                     self._appended = {at: kept for at, kept in self._appended.items() if at > number}
                 values, rows, size, foreign = [], {}, 0, False
         return mark
+
+    def _standing(self, number: int, payload: bytes, anew: bool) -> bytes:
+        """What stands in the engine for an entry. A claim stands there once what it is for is in the pool."""
+        claim = None if self._claimed is None else self._claimed.log.claim_at(number)
+        if claim is None or self._claimed is None:
+            return payload
+        if anew:
+            self._claimed.deposit.put_again(claim, payload)
+        return encode_claim(claim)
 
     def _entries(self, after: int, until: int) -> Iterator[tuple[int, bytes, bool]]:
         """Entries by number, and whether this process has appended them."""
@@ -314,7 +332,7 @@ class Copier:
             first = self._first()
             if mark.base > first:
                 again = replace(mark, covered=first, link="")
-                self._bring(pool, again, mark.base)
+                self._bring(pool, again, mark.base, anew=True)
             mark = replace(mark, base=first, is_seeded=True, seeded_to="", is_rewrapped=False)
         self._file.write(mark)
         return mark
@@ -346,7 +364,8 @@ class Copier:
         self._anchored = wanted
 
     def _newest(self, pool: Pool) -> Anchor | None:
-        return newest_anchor(self._formats, pool.read_each(self._formats.anchor_name(), pool.up_members(), LOOK_S))
+        values = pool.read_each(self._formats.anchor_name(), pool.up_members(), LOOK_S)
+        return self._formats.newest_anchor(values.values())
 
     def _note_changes(self, found: Anchor, wanted: Anchor) -> None:
         """Where members came or went all is brought once more, and so are all keys where a tenant's changed."""
@@ -372,18 +391,28 @@ class Copier:
         """Delete segments of which the newest snapshot, which the anchor names by now, has all."""
         if self._anchored is None or time.monotonic() < self._retry_at:
             return mark
-        identity = bytes.fromhex(mark.log)
-        while mark.dropped < self._anchored.first:
-            until = min(self._anchored.first, mark.dropped + DROPS_A_FLIGHT)
-            names = [self._formats.segment_name(identity, number) for number in range(mark.dropped + 1, until + 1)]
-            if pool.forget(names).failed:
+        identity, end = bytes.fromhex(mark.log), self._anchored.first
+        if self._claimed is not None:
+            end = min(end, self._first())  # what the engine still has a claim for is needed
+            self._want_left_behind(self._claimed.deposit)
+        while mark.dropped < end:
+            numbers = range(mark.dropped + 1, min(end, mark.dropped + DROPS_A_FLIGHT) + 1)
+            names = [self._formats.segment_name(identity, number) for number in numbers]
+            # Entries before the segments that tell where they are.
+            entries = CopyReader(pool, self._formats).claimed_names(identity, numbers) if self._claimed else []
+            if (entries and pool.forget(entries).failed) or pool.forget(names).failed:
                 self._retry_at = time.monotonic() + RETRY_S
                 return mark
             # Only who compacts gives the space of them back; `gc` has nothing of its own to do where all objects stay.
             self._erasures.want_wipe()
-            mark = replace(mark, dropped=until)
+            mark = replace(mark, dropped=numbers[-1])
             self._file.write(mark)
         return mark
+
+    def _want_left_behind(self, deposit: EntryDeposit) -> None:
+        for names in deposit.left_behind(entry_number(self._log.last()), self._first()):
+            if names:
+                self._erasures.want(names)
 
     # --- what is to go
 
@@ -455,17 +484,6 @@ class Copier:
             with contextlib.suppress(CorruptError):
                 sound += value is not None and self._formats.open_segment(identity, value).number == mark.covered
         return sound, copies_needed(len(pool.members()))
-
-
-def newest_anchor(formats: CopyFormats, values: Mapping[MemberNumber, bytes | None]) -> Anchor | None:
-    """The newest of the anchors that members gave, where any is sound."""
-    newest: Anchor | None = None
-    for value in values.values():
-        if value is not None:
-            with contextlib.suppress(CorruptError):
-                anchor = formats.open_anchor(value)
-                newest = anchor if newest is None or anchor.serial > newest.serial else newest
-    return newest
 
 
 def _keys_of(payload: bytes) -> dict[ObjectId, TenantNumber]:

@@ -7,11 +7,13 @@ in docs/formats/copies.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
 
+from fungistor.catalog.claims import PLACE_BYTES
 from fungistor.catalog.fields import Fields, decode_array, encode_array
 from fungistor.catalog.snapshots import Snapshot, snapshot_fields, take_snapshot
 from fungistor.coding.seal import open_sealed, seal
@@ -40,8 +42,8 @@ NO_LINK = b""
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One entry of the log. `link` tells which entry stands before it: the hash of that one's payload, empty where it
-    was not at hand."""
+    """One entry of the log: its payload, or the claim that stands there for it. `link` tells which entry stands before
+    it: the hash of that one's payload, empty where it was not at hand."""
 
     number: int
     link: bytes
@@ -109,6 +111,26 @@ class CopyFormats:
         fields.end()
         return Segment(number, link, payload)
 
+    # --- entries that are claimed
+
+    def entry_name(self, log: bytes, place: bytes) -> bytes:
+        """Under which an entry lies for which a claim stands in the log."""
+        return derive(self._of_log(log), "claimed entry place", place + bytes(SALT_BYTES - PLACE_BYTES))[:NAME_BYTES]
+
+    def seal_entry(self, log: bytes, payload: bytes) -> bytes:
+        """An entry as it lies there, its length padded."""
+        padding = padme(len(payload)) - len(payload)
+        return _seal(self._of_log(log), "claimed entry", encode_array([VERSION, payload, bytes(padding)]))
+
+    def open_entry(self, log: bytes, value: bytes) -> bytes:
+        """Raises: CorruptError: it is no entry of that log, or was changed."""
+        fields = decode_array(_open(self._of_log(log), "claimed entry", value), "claimed entry")
+        _check_version(fields)
+        payload = fields.bytes("payload", 1, COMMAND_BYTES_MAX)
+        fields.bytes("padding", 0, COMMAND_BYTES_MAX)
+        fields.end()
+        return payload
+
     def _of_log(self, log: bytes) -> bytes:
         if len(log) != LOG_BYTES:
             raise CorruptError(f"a log's identity has {LOG_BYTES} bytes, not {len(log)}")
@@ -174,6 +196,16 @@ class CopyFormats:
         when = fields.uint("when")
         fields.end()
         return Anchor(serial, log, first, snapshots, tenants, tuple(members), when)
+
+    def newest_anchor(self, values: Iterable[bytes | None]) -> Anchor | None:
+        """The newest of the anchors that members gave, where any is sound."""
+        newest: Anchor | None = None
+        for value in values:
+            if value is not None:
+                with contextlib.suppress(CorruptError):
+                    anchor = self.open_anchor(value)
+                    newest = anchor if newest is None or anchor.serial > newest.serial else newest
+        return newest
 
     def _anchor(self) -> bytes:
         return derive(self._network_key, "catalog anchor")

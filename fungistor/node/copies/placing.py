@@ -23,6 +23,7 @@ from fungistor.node.catalog_place import catalog_url, etcd_log, with_options
 from fungistor.node.config import Config, load_config, save_config
 from fungistor.node.copies.findings import Asked, Rebuilt
 from fungistor.node.copies.formats import Anchor, CopyFormats
+from fungistor.node.copies.reading import CopyReader
 from fungistor.node.enrolment import enrol
 from fungistor.node.files import read_bounded, sync_folder, write_atomic
 from fungistor.node.home import Home
@@ -152,6 +153,9 @@ class Placing:
             pass
         network.parts.snapshots.note([snapshot.id for snapshot in before.snapshots])
         formats = CopyFormats(network_key_of(self._asked.root))
+        pool = network.parts.pool
+        reader = CopyReader(pool, formats)
         for start in range(before.first + 1, self._ready.last + 1, DROPS_A_FLIGHT):
-            until = min(self._ready.last + 1, start + DROPS_A_FLIGHT)
-            network.parts.pool.forget([formats.segment_name(before.log, number) for number in range(start, until)])
+            numbers = range(start, min(self._ready.last + 1, start + DROPS_A_FLIGHT))
+            segments = [formats.segment_name(before.log, number) for number in numbers]
+            pool.forget(reader.claimed_names(before.log, numbers) + segments)

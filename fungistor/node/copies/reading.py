@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from fungistor.catalog.claims import claim_in
 from fungistor.errors import CorruptError
 from fungistor.ids import MemberId, MemberNumber, ObjectId
 from fungistor.keys.store import KeyRow
-from fungistor.node.copies.copier import newest_anchor
+from fungistor.node.copies.deposit import find_entries
 from fungistor.node.copies.formats import Anchor, CopyFormats, Segment, link_to
 from fungistor.node.members import unknown_spec
 from fungistor.node.pool_file import PoolMember
@@ -50,12 +51,14 @@ class CopyReader:
 
     def anchor(self) -> Anchor | None:
         """The newest anchor that a member has."""
-        return newest_anchor(self._formats, self._pool.read_each(self._formats.anchor_name(), self._pool.members()))
+        values = self._pool.read_each(self._formats.anchor_name(), self._pool.members())
+        return self._formats.newest_anchor(values.values())
 
     def segments(self, log: bytes, after: int, link: bytes) -> Iterator[Segment]:
-        """Every entry after one, until no member that answers has any more.
+        """Every entry after one, with what it claims, until no member that answers has any more.
 
-        Raises: CorruptError: one is missing before a later one, or does not follow on the one before it.
+        Raises: CorruptError: one is missing before a later one, or does not follow on the one before it; or the members
+        that answer have a claim, and not what it is for.
         """
         number = after
         while True:
@@ -63,6 +66,7 @@ class CopyReader:
             while (segment := found.pop(number + 1, None)) is not None:
                 if not _follows(segment, link):
                     segment = self._other(log, segment, link)
+                segment = self._with_claimed(log, segment)
                 number, link = segment.number, link_to(segment.payload)
                 yield segment
             if found:
@@ -87,8 +91,28 @@ class CopyReader:
             hint="bring back the home that wrote last; its `up` puts its own entries into the pool",
         )
 
+    def _with_claimed(self, log: bytes, segment: Segment) -> Segment:
+        claim = claim_in(segment.payload)
+        if claim is None:
+            return segment
+        payload = find_entries(self._pool, self._formats, log, [claim])[0]
+        if payload is None:
+            raise CorruptError(
+                f"entry {segment.number} of the catalog is on no member that answers, though its claim is",
+                hint="start the members that are missing, and run this again",
+            )
+        return replace(segment, payload=payload)
+
+    def claimed_names(self, log: bytes, numbers: range) -> list[bytes]:
+        """Under which names entries lie that the segments of these numbers claim."""
+        claims = [claim_in(segment.payload) for segment in self._segments(log, numbers).values()]
+        return [self._formats.entry_name(log, claim.place) for claim in claims if claim is not None]
+
     def _window(self, log: bytes, first: int) -> dict[int, Segment]:
-        names = {self._formats.segment_name(log, number): number for number in range(first, first + SEGMENTS_AHEAD)}
+        return self._segments(log, range(first, first + SEGMENTS_AHEAD))
+
+    def _segments(self, log: bytes, numbers: range) -> dict[int, Segment]:
+        names = {self._formats.segment_name(log, number): number for number in numbers}
         found: dict[int, Segment] = {}
 
         def accept(name: bytes, value: bytes) -> bool:

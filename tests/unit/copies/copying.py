@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.claims import CLAIM_LEVEL, ClaimCheckLog
 from fungistor.catalog.engines.sqlite import SqliteLog
+from fungistor.catalog.log import Log
 from fungistor.catalog.state import State
 from fungistor.ids import MemberId, MemberNumber, ObjectId, TenantNumber
 from fungistor.keys.ring import network_key_of, wrap, wrapping_half
 from fungistor.keys.table import KeyTable
 from fungistor.node.catalog_place import NOTHING_SAID
 from fungistor.node.copies.copier import Copier
+from fungistor.node.copies.deposit import Claimed, EntryDeposit
 from fungistor.node.copies.findings import Asked
 from fungistor.node.copies.formats import CopyFormats
 from fungistor.node.copies.gathering import Gathering
@@ -37,13 +40,21 @@ MEMBERS = 9
 class Node:
     """A home: log, state, key table, and the copier between them and the members."""
 
-    log: SqliteLog
+    log: Log
     state: State
     table: KeyTable
     copier: Copier
     keys: CopiedKeys
     catalog: Catalog
     pool: Pool
+    engine: Log
+
+    def publish_together(self, numbers: Iterable[int]) -> None:
+        """Objects with their keys that share an entry of the log."""
+        bodies = [publish(number) for number in numbers]
+        for body in bodies:
+            self.keys.put(body.record.key_id, TenantNumber(0), wrap(TENANT_KEY, drawn("a key")))
+        self.catalog.commit_all([command(body) for body in bodies])
 
     def publish(self, number: int) -> None:
         """An object with its key, as a publisher commits it."""
@@ -75,22 +86,30 @@ class World:
             for number, member in enumerate(self.members, 1)
         ]
 
-    def node(self, name: str = "home") -> Node:
+    def node(self, name: str = "home", *, claims: bool = False) -> Node:
+        """A home; of several of one name it is the same. `claims`: large entries of its log lie on members."""
         home = Home(str(self.folder / name))
         os.makedirs(home.catalog, exist_ok=True)
-        log, state = SqliteLog(home.catalog_log, sync=False), State(home.catalog_state)
+        engine, state = SqliteLog(home.catalog_log, sync=False), State(home.catalog_state)
+        log: Log = engine
+        claimed = None
+        if claims:
+            deposit = EntryDeposit(self.formats, engine.identity, self.specs, home.unsettled)
+            log = claiming = ClaimCheckLog(engine, deposit, lambda: state.level() >= CLAIM_LEVEL)
+            claimed = Claimed(claiming, deposit)
         table = KeyTable(home.key_table, sync=False)
         table.put_tenant(TenantNumber(0), wrap(wrapping_half(ROOT), TENANT_KEY))
-        copier = Copier(home, network_key_of(ROOT), log, table, state.snapshots)
+        copier = Copier(home, network_key_of(ROOT), log, table, state.snapshots, claimed)
         pool = Pool(self.specs(), {})
         copier.attach(pool)
-        made = Node(log, state, table, copier, CopiedKeys(table, copier), Catalog(log, state, copies=copier), pool)
+        keys = CopiedKeys(table, copier)
+        made = Node(log, state, table, copier, keys, Catalog(log, state, copies=copier), pool, engine)
         self.nodes.append(made)
         return made
 
-    def filled(self, count: int) -> Node:
+    def filled(self, count: int, *, claims: bool = False) -> Node:
         """A home with a layout and some objects."""
-        node = self.node()
+        node = self.node(claims=claims)
         node.catalog.commit(command(layout(1, range(1, MEMBERS + 1))))
         for number in range(count):
             node.publish(number)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from fungistor.errors import CorruptError, FungiStorError
 from fungistor.node.copies.formats import VALUE_BYTES_MAX, CopyFormats, Segment
-from tests.vectors.make_copies import ANCHOR, FORMATS, KEY_ROW, LOG, SEGMENT, vectors
+from tests.vectors.make_copies import ANCHOR, FORMATS, KEY_ROW, LOG, PAYLOAD, PLACE, SEGMENT, vectors
 
 OTHER = CopyFormats(bytes(32))
 OPENERS: list[tuple[bytes, Callable[[CopyFormats, bytes], object], object]] = [
     (FORMATS.seal_segment(LOG, SEGMENT), lambda formats, value: formats.open_segment(LOG, value), SEGMENT),
+    (FORMATS.seal_entry(LOG, PAYLOAD), lambda formats, value: formats.open_entry(LOG, value), PAYLOAD),
     (FORMATS.seal_key(KEY_ROW), lambda formats, value: formats.open_key(value), KEY_ROW),
     (FORMATS.seal_anchor(ANCHOR), lambda formats, value: formats.open_anchor(value), ANCHOR),
 ]
@@ -77,7 +78,8 @@ def test_the_same_content_is_the_same_bytes_and_its_length_is_padded() -> None:
 def test_names_are_of_their_log_and_network() -> None:
     """The same number has other names in another log and in another network: an older log's segments are never met."""
     names = {FORMATS.segment_name(log, number) for log in (LOG, bytes(16)) for number in (1, 2)}
-    assert len(names | {OTHER.segment_name(LOG, 1), FORMATS.anchor_name(), FORMATS.key_name(KEY_ROW[0])}) == 7
+    names |= {FORMATS.entry_name(log, PLACE) for log in (LOG, bytes(16))}
+    assert len(names | {OTHER.segment_name(LOG, 1), FORMATS.anchor_name(), FORMATS.key_name(KEY_ROW[0])}) == 9
 
 
 def test_anchors_are_compared_by_what_they_say() -> None:
