@@ -108,12 +108,15 @@ def register(catalog: Catalog) -> None:
 
 def commands_of(chance: random.Random, count: int) -> list[Command]:
     """Publishes of one session, as small as a small object's."""
-    session = chance.randbytes(16)
-    return [Command(SessionId(session), number, Publish(_record(chance, session))) for number in range(count)]
+    session, start = chance.randbytes(16), chance.randbytes(8)
+    return [
+        Command(SessionId(session), number, Publish(_record(chance, session + start + number.to_bytes(8, "big"))))
+        for number in range(count)
+    ]
 
 
-def _record(chance: random.Random, session: bytes) -> Record:
-    identity, salt = ObjectId(chance.randbytes(32)), session + chance.randbytes(16)
+def _record(chance: random.Random, salt: bytes) -> Record:
+    identity = ObjectId(chance.randbytes(32))
     return Record(
         object_id=identity,
         tenant=TenantNumber(0),

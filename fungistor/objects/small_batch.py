@@ -42,6 +42,9 @@ OBJECTS_MAX: Final = 1000
 
 SEALED_BYTES_MAX: Final = 4 * MIB
 
+NUMBER_BYTES: Final = 8
+"""Salts of a batch end in a number, each one more than the one before: so the keys of a batch are kept in few bytes."""
+
 WAIT_S_MAX: Final = 1.0
 """No object waits longer for its acknowledgement than this and the commit."""
 
@@ -83,6 +86,8 @@ class SmallBatch:
         self._stack = contextlib.ExitStack()
         self._taken: dict[ObjectId, _Small] = {}
         self._sealed_bytes = 0
+        self._salts = lease.id + ports.draw(SALT_BYTES - NUMBER_BYTES - len(lease.id))
+        self._numbers = itertools.count()
         self._stored: tuple[Session, SharedRoots] | None = None
         self._began = Revision(0)
         self._full_at = math.inf
@@ -122,7 +127,7 @@ class SmallBatch:
         if identity in self._taken or ports.catalog.record(identity) is not None:
             return False
         session, roots = self._stored or self._begin()
-        salt = self._lease.id + ports.draw(SALT_BYTES - len(self._lease.id))
+        salt = self._salts + next(self._numbers).to_bytes(NUMBER_BYTES, "big")
         key, row = self._keys.draw(salt, ports.tenant)
         first = session.stripes
         list_key = own_list_key(identity, salt)

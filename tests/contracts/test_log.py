@@ -13,11 +13,13 @@ import pytest
 
 from fungistor.catalog import claims
 from fungistor.catalog.claims import Claim, ClaimCheckLog
+from fungistor.catalog.engines import etcd
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.etcd_client import EtcdAddress
 from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.log import FenceMovedError, Log, Position
 from fungistor.catalog.shared_appends import SharedAppends
+from fungistor.node.children import wait_until
 from fungistor.testing.contracts.log import LogContract, LogWorld
 from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
 from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
@@ -195,15 +197,31 @@ class TestEtcdLog(LogContract):
         for log in world.opened:
             log.close()
 
-    def test_what_is_trimmed_leaves_etcd_at_once(self, world: LogWorld, cluster: EtcdCluster) -> None:
-        """After 8 MB of entries were trimmed, etcd's file is shorter than they were, and the last entry is there."""
+    def test_what_is_trimmed_leaves_etcd_at_once(
+        self, world: LogWorld, cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After 8 MB of entries were trimmed their room is free for what comes, and the last entry is there. Where
+        enough is free the disk gets it back."""
         log = world.open()
         url = f"http://127.0.0.1:{cluster.client_ports[0]}/v3/maintenance/status"
-        for number in range(16):
-            last = log.append(0, [bytes((number,)) * (1 << 19)])
-        log.trim(last)
-        size = int(httpx.post(url, json={}, timeout=30, trust_env=False).json()["dbSize"])
-        assert size < 8 << 20
+
+        def size(name: str) -> int:
+            return int(httpx.post(url, json={}, timeout=30, trust_env=False).json()[name])
+
+        def fill_and_trim() -> None:
+            for number in range(16):
+                last = log.append(0, [bytes((number,)) * (1 << 19)])
+            log.trim(last)
+
+        fill_and_trim()
+        first = size("dbSize")
+        # It counts what is free when it writes next.
+        assert wait_until(lambda: bool(log.append(0, [b"next"])) and size("dbSizeInUse") < 4 << 20, 30, 0.05)
+        fill_and_trim()
+        assert size("dbSize") < 2 * first
+        monkeypatch.setattr(etcd, "FREE_BYTES", 1 << 20)
+        fill_and_trim()
+        assert size("dbSize") < 8 << 20
         assert [entry.payload[:1] for entry in log.read(log.trimmed())] == [b"\x0f"]
 
     def test_networks_on_one_etcd_do_not_see_each_other(self, world: LogWorld, cluster: EtcdCluster) -> None:

@@ -119,7 +119,7 @@ def test_a_catalog_moves_from_its_file_to_etcd(tmp_path: Path, etcd: EtcdCluster
     (home / "catalog" / "state.sqlite").unlink()
     (home / "catalog" / "names.sqlite").unlink()
     with running(home) as up:
-        wait_until(lambda: len(up.lines("objects")) == 2, WAIT_S, 0.1)
+        assert wait_until(lambda: len(up.lines("objects")) == 2, WAIT_S, 0.1)
         assert readable(up, second, "second")
         (listed,) = up.lines("name", "list")
         assert (listed["name"], listed["key"], listed["cid"], listed["sequence"]) == ("site", named["key"], second, 2)

@@ -171,7 +171,7 @@ def test_killed_at_a_point_drawn_by_a_seed_nothing_that_stands_is_lost(up: Up, t
         up.lines("gc", "--grace", "0")
         return used_bytes(up) - emptied_bytes(up) <= 1.05 * before + MEMBERS * (DISK_BLOCK_BYTES + size)
 
-    wait_until(is_given_back, COMMAND_S, 0.5)
+    assert wait_until(is_given_back, COMMAND_S, 0.5)
     after, emptied = used_bytes(up) - emptied_bytes(up), emptied_bytes(up)
     print(f"{kills} kills: {before} bytes held before, {after} after, {emptied} in emptied files, {size} a snapshot")
     assert is_given_back()

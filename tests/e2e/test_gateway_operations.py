@@ -53,7 +53,7 @@ def test_five_silent_members_are_named_within_the_budget(tmp_path: Path) -> None
         finally:
             for name in FIVE:
                 by_name[f"fungistor-{name}"].resume()
-        wait_until(lambda: httpx.get(f"{up.gateway}/ipfs/{cold[0]}").status_code == 200, 30, 0.2)
+        assert wait_until(lambda: httpx.get(f"{up.gateway}/ipfs/{cold[0]}").status_code == 200, 30, 0.2)
 
 
 def _timed(url: str) -> tuple[httpx.Response, float]:
@@ -82,7 +82,7 @@ def test_cache_lists_metrics_and_reload(tmp_path: Path) -> None:
         def metrics() -> str:
             return httpx.get(f"{up.ready['admin']}/-/metrics").text
 
-        wait_until(lambda: 'ipfs_http_gw_responses_total{code="200"} 9' in metrics(), 10, 0.1)
+        assert wait_until(lambda: 'ipfs_http_gw_responses_total{code="200"} 9' in metrics(), 10, 0.1)
         assert metrics().endswith("# EOF\n")
         assert 'fungistor_members{state="up"} 6' in metrics()
         assert 'fungistor_tenant_objects{tenant="default"} ' in metrics()
@@ -96,9 +96,9 @@ def test_cache_lists_metrics_and_reload(tmp_path: Path) -> None:
         def is_blocked_everywhere() -> bool:
             return all(httpx.get(path).status_code == 410 for _ in range(8))
 
-        wait_until(is_blocked_everywhere, 10, 0.1)
+        assert wait_until(is_blocked_everywhere, 10, 0.1)
         (lists / "own.deny").unlink()
-        wait_until(lambda: httpx.get(path).status_code == 200, 10, 0.1)
+        assert wait_until(lambda: httpx.get(path).status_code == 200, 10, 0.1)
 
 
 def test_a_drain_lets_a_download_end(tmp_path: Path) -> None:

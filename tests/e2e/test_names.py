@@ -164,7 +164,9 @@ def _kubo(folder: Path, router: str) -> Iterator[Kubo]:
         ) as daemon,
     ):
         try:
-            wait_until(lambda: b"Daemon is ready" in log.read_bytes() or daemon.poll() is not None, READY_S, 0.05)
+            assert wait_until(
+                lambda: b"Daemon is ready" in log.read_bytes() or daemon.poll() is not None, READY_S, 0.05
+            )
             assert daemon.poll() is None, log.read_text()
             yield kubo
         finally:

@@ -56,7 +56,9 @@ def test_a_policy_of_sites_and_regions(tmp_path: Path) -> None:
         assert "policy eu" in broken.stderr
         assert "add 1 members" in broken.stderr
         up.lines("member", "stop", *SITES["de/b"])
-        wait_until(lambda: up.lines("stat", cid)[0]["survives"] == 0, WAIT_S, 0.1)  # until they are known to be gone
+        assert wait_until(
+            lambda: up.lines("stat", cid)[0]["survives"] == 0, WAIT_S, 0.1
+        )  # until they are known to be gone
         assert up.command("get", cid, "-o", str(tmp_path / "copy")).returncode == 0
         assert (tmp_path / "copy").read_bytes() == content
         up.lines("member", "start", *SITES["de/b"])

@@ -55,7 +55,7 @@ def test_a_dead_quorum_is_felt_by_no_reader(tmp_path: Path, etcd: EtcdCluster) -
             cids = {name: published(first.home, tmp_path / name) for name in small}
             cid = published(home, tmp_path / "large")
             # What the second published has reached the first before the quorum dies.
-            wait_until(lambda: gives(first, cid, large), WAIT_S, 0.05)
+            assert wait_until(lambda: gives(first, cid, large), WAIT_S, 0.05)
 
             def read(number: int) -> bool:
                 """One of the hundred: every fourth a range of the large one, from nobody's cache."""
@@ -91,4 +91,4 @@ def test_a_dead_quorum_is_felt_by_no_reader(tmp_path: Path, etcd: EtcdCluster) -
             assert process.returncode == 0
             late = str(json.loads(told)["cid"])
             for node in (first, again):
-                wait_until(partial(gives, node, late, said), WAIT_S, 0.05)
+                assert wait_until(partial(gives, node, late, said), WAIT_S, 0.05)

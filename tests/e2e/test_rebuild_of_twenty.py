@@ -63,7 +63,7 @@ def test_four_of_twenty_are_gone_and_another_is_a_day_stale(tmp_path: Path, engi
         first_keys, _ = key_names(old)
         stale = drawn.choice(holders(world, first_keys))
         world.kill(stale)
-        wait_until(lambda: stale in _down(up), WAIT_S, 0.1)
+        assert wait_until(lambda: stale in _down(up), WAIT_S, 0.1)
         day_two(network, count)
         killed(up)
         before = state_of(old)

@@ -152,7 +152,7 @@ def test_a_token_that_is_no_good_is_refused_whatever_it_is_shown_for(world: Worl
     world.up.lines("token", "revoke", str(gone["id"]), "--tenant", "museum")
     assert world.up.command("token", "revoke", good, "--tenant", "archive").returncode == 4
     path = f"/ipfs/{world.root}/note.txt"
-    wait_until(lambda: world.get(path, str(ended["token"])).status_code == 401, READY_S, 0.05)
+    assert wait_until(lambda: world.get(path, str(ended["token"])).status_code == 401, READY_S, 0.05)
     forged = [good[:-1] + ("A" if good[-1] != "A" else "B"), good[:21], "fst_x", str(gone["token"])]
     for token in forged:
         answers = [world.get(f"/ipfs/{cid}", token) for cid in (world.root, world.shared, ABSENT)]
@@ -199,10 +199,10 @@ def test_a_link_opens_one_path_in_one_form_until_it_ends(world: World) -> None:
     assert world.get(shown.replace("format=car&", "")).status_code == 404
     (brief,) = world.up.lines("link", root, "--expires", "1s", "--tenant", "museum")
     short = str(brief["url"]).removeprefix(world.up.gateway)
-    wait_until(lambda: world.get(short).status_code == 404, READY_S, 0.05)
+    assert wait_until(lambda: world.get(short).status_code == 404, READY_S, 0.05)
     assert world.up.command("link", root, "--expires", "1h").returncode == 4  # of another tenant
     world.up.lines("tenant", "revoke-links", "museum")
-    wait_until(lambda: world.get(url).status_code == 404, READY_S, 0.05)
+    assert wait_until(lambda: world.get(url).status_code == 404, READY_S, 0.05)
     logged = world.up.log.read_text()
     assert "/note.txt" in logged
     for secret in (query.rpartition("=")[2], *(token.rpartition("_")[2] for token in world.tokens.values())):
@@ -218,7 +218,7 @@ def test_an_object_that_is_made_private_is_public_no_more(world: World) -> None:
     for _ in range(4):
         assert world.get(path).status_code == 200
     world.up.lines("publish", str(file), "--private")
-    wait_until(lambda: world.get(path).status_code == 404, READY_S, 0.05)
+    assert wait_until(lambda: world.get(path).status_code == 404, READY_S, 0.05)
     world.up.lines("publish", str(file))
     assert world.get(path).status_code == 404
     world.up.lines("publish", str(file), "--public")

@@ -94,7 +94,7 @@ def test_a_joined_node_serves_with_the_quorum_dead(world: World) -> None:
         assert [line["id"] for line in up.ready["members"]] == [f"m0{n}" for n in range(1, 7)]  # type: ignore[attr-defined]
         mine = published(world.first.home, world.file("before"))
         theirs = published(home, world.file("beside"))
-        wait_until(lambda: len(fungistor(home, "objects").stdout.splitlines()) > 2, WAIT_S, 0.1)
+        assert wait_until(lambda: len(fungistor(home, "objects").stdout.splitlines()) > 2, WAIT_S, 0.1)
         assert served(up, mine, "before")
         world.etcd.stop(0)
         try:
@@ -122,7 +122,7 @@ def test_a_joined_node_serves_with_the_quorum_dead(world: World) -> None:
                 assert waiting.returncode == 0
                 late = str(json.loads(told)["cid"])
                 # The first looks for etcd by itself, and has it again some moments later.
-                wait_until(lambda: served(world.first, late, "late"), WAIT_S, 0.1)
+                assert wait_until(lambda: served(world.first, late, "late"), WAIT_S, 0.1)
         finally:
             if 0 not in world.etcd.processes:
                 world.etcd.start(0)

@@ -32,6 +32,9 @@ WATCH_S: Final = 1.0
 
 IDENTITY_BYTES: Final = 16
 
+FREE_BYTES: Final = 64 << 20
+"""Of etcd's file: so much is given back to the disk when the log is trimmed."""
+
 
 class EtcdLog:
     """`fungistor.catalog.log.Log` on etcd 3.4 or later."""
@@ -198,9 +201,9 @@ class EtcdLog:
                 },
             )
             if answer.get("succeeded"):
-                # Or etcd keeps what was deleted in its history, and its file as long as it was.
+                # Or etcd keeps what was deleted in its history. The room that this leaves in its file is written again.
                 with suppress(UnavailableError):  # the next trim forgets this, too
-                    self._client.forget_history(self._prefix + b"head")
+                    self._client.forget_history(self._prefix + b"head", free_bytes=FREE_BYTES)
                 return
 
     def exists(self) -> bool:

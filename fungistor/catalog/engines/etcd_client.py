@@ -132,19 +132,10 @@ class EtcdClient:
         """A request that is sent once: where it is unknown whether it happened, the error says so. Raises as `ask`."""
         return self._send(method, body, is_repeatable=False)
 
-    def everywhere(self, method: str) -> bool:
-        """Ask every endpoint for itself; False where one of them could not be asked. Raises as `ask`."""
-        complete = True
-        for endpoint in self._order():
-            try:
-                self._post(endpoint, method, {}, EVERYWHERE_S)
-            except (httpx.HTTPError, _NotBegunError, _DoubtfulError):
-                complete = False
-        return complete
-
-    def forget_history(self, key: bytes) -> bool:
+    def forget_history(self, key: bytes, *, free_bytes: int = 0) -> bool:
         """Compact etcd's history up to now, and have every member write its file anew without it; `key` is one that may
-        be read. False: not all of them have, or this user may not tell them to. Raises as `ask`.
+        be read. `free_bytes`: a member does so only where so much of its file is free, as it answers nobody meanwhile
+        and has all of it in memory. False: not all of them have, or this user may not tell them to. Raises as `ask`.
 
         A member's write-ahead log keeps what it was told until etcd drops it, which no call can hasten.
         """
@@ -152,9 +143,20 @@ class EtcdClient:
         try:
             with contextlib.suppress(InvalidError):  # compacted so far already
                 self.ask("kv/compaction", {"revision": revision, "physical": True})
-            return self.everywhere("maintenance/defragment")
+            return False not in {self._write_anew(endpoint, free_bytes) for endpoint in self._order()}
         except DeniedError:
             return False  # needs etcd's root user
+
+    def _write_anew(self, endpoint: str, free_bytes: int) -> bool:
+        try:
+            if free_bytes:
+                status = self._post(endpoint, "maintenance/status", {})
+                if int(status.get("dbSize", 0)) - int(status.get("dbSizeInUse", 0)) < free_bytes:
+                    return True
+            self._post(endpoint, "maintenance/defragment", {}, EVERYWHERE_S)
+        except (httpx.HTTPError, _NotBegunError, _DoubtfulError):
+            return False
+        return True
 
     @contextlib.contextmanager
     def stream(self, method: str, body: Json, timeout_s: float) -> Iterator[Iterator[Json]]:

@@ -50,9 +50,9 @@ def test_who_asks_meanwhile_shares_the_next_append(tmp_path: Path) -> None:
     shared = SharedAppends(log, str(folder))
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(shared.append, 0, [b"first"])
-        wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
+        assert wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
         others = [pool.submit(shared.append, 0, [b"a%d" % number, b"b%d" % number]) for number in range(7)]
-        wait_until(lambda: waiting(folder) == 7, WAIT_S, 0.001)
+        assert wait_until(lambda: waiting(folder) == 7, WAIT_S, 0.001)
         log.may.set()
         assert first.result(WAIT_S) == after_entry(1)
         places = [future.result(WAIT_S) for future in others]
@@ -88,9 +88,9 @@ def test_an_append_that_fails_is_its_own_writers_failure(tmp_path: Path, error: 
     log.fault = fault
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(shared.append, 0, [b"first"])
-        wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
+        assert wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
         others = {b"%d" % number: pool.submit(shared.append, 0, [b"%d" % number]) for number in range(3)}
-        wait_until(lambda: waiting(folder) == 3, WAIT_S, 0.001)
+        assert wait_until(lambda: waiting(folder) == 3, WAIT_S, 0.001)
         log.may.set()
         first.result(WAIT_S)
         done = {payload for payload, future in others.items() if future.exception(WAIT_S) is None}
@@ -136,14 +136,14 @@ def test_who_was_taken_waits_to_hear_of_it(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shared_appends, "_renamed", renamed)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(shared.append, 0, [b"first"])
-        wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
+        assert wait_until(lambda: bool(log.sizes), WAIT_S, 0.001)
         others = [pool.submit(shared.append, 0, [b"%d" % number]) for number in range(3)]
-        wait_until(lambda: waiting(folder) == 3, WAIT_S, 0.001)
+        assert wait_until(lambda: waiting(folder) == 3, WAIT_S, 0.001)
         log.may.set()
         first.result(WAIT_S)
         assert slow.wait(WAIT_S)
         assert shared.append(0, [b"late"]) == after_entry(2)
-        wait_until(lambda: len(in_vain) == 2, WAIT_S, 0.001)
+        assert wait_until(lambda: len(in_vain) == 2, WAIT_S, 0.001)
         may.set()
         places = [future.result(WAIT_S) for future in others]
     entries = {entry.position: entry.payload for entry in log.read(START)}
