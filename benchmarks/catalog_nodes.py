@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fungistor.catalog.catalog import Catalog, sign
-from fungistor.catalog.claims import CLAIM_LEVEL, Claim, ClaimCheckLog
+from fungistor.catalog.claims import CLAIM_LEVEL, ClaimCheckLog
 from fungistor.catalog.commands import Command, Publish
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.etcd_client import EtcdAddress
@@ -38,6 +38,7 @@ from fungistor.keys.ring import SigningKey
 from fungistor.keys.store import KeyStore
 from fungistor.keys.table import KeyTable
 from fungistor.node.snapshots import TAIL_COMMANDS
+from fungistor.testing.file_deposit import FileDeposit
 
 NETWORK = b"benchmark of it!"
 SIGNER, AUTHORITY = SigningKey(b"n" * 32), SigningKey(b"r" * 32)
@@ -85,7 +86,9 @@ def open_node(where: NodePlace, name: str, signer: SigningKey | None = None) -> 
             log, keys = SqliteLog(str(where.folder / "log.sqlite")), KeyTable(str(where.folder / "keys.sqlite"))
         else:
             address = EtcdAddress((where.url.replace("etcd:", "http:").rsplit("/", 1)[0],), "benchmark")
-            log = ClaimCheckLog(EtcdLog(address), FileDeposit(where.folder), lambda: state.level() >= CLAIM_LEVEL)
+            log = ClaimCheckLog(
+                EtcdLog(address), FileDeposit(where.folder / "entries"), lambda: state.level() >= CLAIM_LEVEL
+            )
             keys = MirroredKeys(KeyTable(str(home / "keys.sqlite")), EtcdKeys(address), NETWORK)
         stack.callback(keys.close)
         catalog = Catalog(
@@ -133,31 +136,6 @@ def _record(chance: random.Random, salt: bytes) -> Record:
 
 
 # --- what on a real node lies on members
-
-
-class FileDeposit:
-    """`fungistor.catalog.claims.Deposit` in files, each flushed as members flush what they keep."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def put(self, claim: Claim, payload: bytes) -> None:
-        with open(self._path(claim), "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def settled(self, claim: Claim) -> None:
-        """Nothing is left behind here."""
-
-    def get(self, claims: Sequence[Claim]) -> list[bytes | None]:
-        return [self._path(claim).read_bytes() for claim in claims]
-
-    def _path(self, claim: Claim) -> Path:
-        return self._folder / f"entry-{claim.place.hex()}"
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _path(where: NodePlace, identity: bytes) -> Path:

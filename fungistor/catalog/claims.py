@@ -93,11 +93,14 @@ def claim_in(stands: bytes) -> Claim | None:
 class ClaimCheckLog(LogOver):
     """A `fungistor.catalog.log.Log` on another one, whose large entries lie in a deposit. Nobody above sees claims."""
 
-    def __init__(self, inner: Log, deposit: Deposit, may_claim: Callable[[], bool]) -> None:
-        """`may_claim`: whether all who read this log know claims."""
+    def __init__(
+        self, inner: Log, deposit: Deposit, may_claim: Callable[[], bool], claimed_bytes: int = CLAIMED_BYTES
+    ) -> None:
+        """`may_claim`: whether all who read this log know claims. `claimed_bytes`: of an entry that is put away."""
         super().__init__(inner)
         self._deposit = deposit
         self._may_claim = may_claim
+        self._claimed_bytes = claimed_bytes
         self._lock = threading.Lock()
         self._claims: OrderedDict[int, Claim] = OrderedDict()
 
@@ -116,7 +119,7 @@ class ClaimCheckLog(LogOver):
 
     def _put(self, payload: bytes) -> Claim | None:
         """Put an entry away; None: it stands in the log itself."""
-        if len(payload) < CLAIMED_BYTES or not self._may_claim():
+        if len(payload) < self._claimed_bytes or not self._may_claim():
             return None
         claim = Claim(secrets.token_bytes(PLACE_BYTES), blake3(payload).digest(), len(payload))
         try:

@@ -11,8 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fungistor.catalog import claims
-from fungistor.catalog.claims import Claim, ClaimCheckLog
+from fungistor.catalog.claims import ClaimCheckLog
 from fungistor.catalog.engines import etcd
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.etcd_client import EtcdAddress
@@ -21,6 +20,7 @@ from fungistor.catalog.log import FenceMovedError, Log, Position
 from fungistor.catalog.shared_appends import SharedAppends
 from fungistor.node.children import wait_until
 from fungistor.testing.contracts.log import LogContract, LogWorld
+from fungistor.testing.file_deposit import FileDeposit
 from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
 from tests.contracts.etcd_world import EtcdCluster, etcd_cluster
 
@@ -34,8 +34,7 @@ log.close()
 
 APPEND_ETCD = """
 import sys
-from fungistor.catalog import claims
-from fungistor.catalog.claims import Claim, ClaimCheckLog
+from fungistor.catalog.claims import ClaimCheckLog
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.etcd_client import EtcdAddress
 log = EtcdLog(EtcdAddress((sys.argv[1],), sys.argv[2]))
@@ -107,32 +106,13 @@ class TestSqliteLog(LogContract):
         assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
-class Shelf:
-    """A deposit in a dict."""
-
-    def __init__(self) -> None:
-        self.entries: dict[bytes, bytes] = {}
-
-    def put(self, claim: Claim, payload: bytes) -> None:
-        self.entries[claim.place] = payload
-
-    def settled(self, claim: Claim) -> None:
-        assert claim.place in self.entries
-
-    def get(self, claims: Sequence[Claim]) -> list[bytes | None]:
-        return [self.entries.get(claim.place) for claim in claims]
-
-    def close(self) -> None:
-        pass
-
-
 class ClaimsWorld:
-    def __init__(self, world: LogWorld) -> None:
+    def __init__(self, world: LogWorld, folder: Path) -> None:
         self.world = world
-        self.shelf = Shelf()
+        self.deposit = FileDeposit(folder)
 
     def open(self) -> Log:
-        return ClaimCheckLog(self.world.open(), self.shelf, lambda: True)
+        return ClaimCheckLog(self.world.open(), self.deposit, lambda: True, claimed_bytes=0)
 
     def append_elsewhere(self, fence: int, batch: Sequence[bytes]) -> Position:
         return self.open().append(fence, batch)
@@ -142,9 +122,8 @@ class TestLogOfClaims(LogContract):
     """Every entry is a claim in the engine."""
 
     @pytest.fixture
-    def world(self, monkeypatch: pytest.MonkeyPatch) -> LogWorld:
-        monkeypatch.setattr(claims, "CLAIMED_BYTES", 0)
-        return ClaimsWorld(MemoryWorld())
+    def world(self, tmp_path: Path) -> LogWorld:
+        return ClaimsWorld(MemoryWorld(), tmp_path / "entries")
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def start(home: Path, options: Sequence[str] = ("--members", "6"), argv: Sequenc
     words = [*words, "--home", str(home), "--gateway", "127.0.0.1:0", "--ready-file", str(ready_file), *options]
     with log.open("ab") as file:
         process = subprocess.Popen(words, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
-    assert wait_until(lambda: ready_file.exists() or process.poll() is not None, READY_S, 0.02)
+    wait_until(lambda: ready_file.exists() or process.poll() is not None, READY_S, 0.02)
     if not ready_file.exists():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

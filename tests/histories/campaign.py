@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fungistor.catalog.catalog import Catalog
+from fungistor.catalog.claims import ClaimCheckLog
 from fungistor.catalog.commands import NO_MANIFEST, Command, Publish, decode_command, parts_of
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.etcd_client import EtcdAddress
 from fungistor.catalog.engines.etcd_keys import EtcdKeys
-from fungistor.catalog.log import START
+from fungistor.catalog.log import START, Log
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.state import State
 from fungistor.errors import ConflictError, UnavailableError
@@ -26,6 +27,7 @@ from fungistor.ids import SessionId
 from fungistor.keys.mirror import MirroredKeys
 from fungistor.keys.ring import WRAPPED_KEY_BYTES
 from fungistor.keys.table import KeyTable
+from fungistor.testing.file_deposit import FileDeposit
 from tests.contracts.etcd_world import EtcdCluster
 from tests.histories.checker import NOTHING, Logged, Op, problems
 from tests.unit.catalog.samples import record
@@ -48,12 +50,15 @@ class Node:
 
     home: Path
     address: EtcdAddress
+    claims: bool
+    """Whether every entry is put away, and etcd has its claim."""
 
     def __post_init__(self) -> None:
         self.home.mkdir(exist_ok=True)
         self.state = State(str(self.home / "state.sqlite"))
         self.keys = MirroredKeys(KeyTable(str(self.home / "keys.sqlite")), EtcdKeys(self.address), b"histories-test!!")
-        self.log = EtcdLog(self.address)
+        entries = FileDeposit(self.home.parent / "entries")
+        self.log = ClaimCheckLog(EtcdLog(self.address), entries, lambda: self.claims, claimed_bytes=0)
         self.catalog = Catalog(self.log, self.state, is_remote=True, prepare=self.keys.follow)
 
     def close(self) -> None:
@@ -115,6 +120,11 @@ class Run:
     def address(self) -> EtcdAddress:
         return self.etcd.address(f"history-{self.seed}")
 
+    @property
+    def claims(self) -> bool:
+        """Every second run."""
+        return self.seed % 2 == 1
+
     def run(self) -> tuple[list[Op], list[Logged], dict[str, str], int]:
         """Run it; the history, the order, and what the states hold. Raises: AssertionError where states differ."""
         self.folder.mkdir(parents=True)
@@ -144,7 +154,7 @@ class Run:
             return
         code = 1
         try:
-            node = Node(self.folder / f"home-{place % HOMES}", self.address)
+            node = Node(self.folder / f"home-{place % HOMES}", self.address, self.claims)
             descriptor = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             publisher(node, self.seed * 1000 + self.started, descriptor, until)
             code = 0
@@ -180,7 +190,7 @@ class Run:
 
     def outcome(self) -> tuple[list[Logged], dict[str, str], int]:
         """What the log and the states of both homes and of a fresh one hold when all is well again."""
-        nodes = [Node(self.folder / name, self.address) for name in ("home-0", "home-1", "fresh")]
+        nodes = [Node(self.folder / name, self.address, self.claims) for name in ("home-0", "home-1", "fresh")]
         try:
             deadline = time.monotonic() + SETTLE_S
             for node in nodes:
@@ -203,7 +213,7 @@ class Run:
                 node.close()
 
 
-def logged(log: EtcdLog) -> Iterator[Logged]:
+def logged(log: Log) -> Iterator[Logged]:
     for entry in log.read(START):
         for command in parts_of(decode_command(entry.payload)):
             assert isinstance(command.body, Publish)

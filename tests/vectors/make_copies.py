@@ -34,6 +34,7 @@ def vectors() -> dict[str, Any]:
         "link": SEGMENT.link.hex(),
         "segment_name": FORMATS.segment_name(LOG, SEGMENT.number).hex(),
         "segment": FORMATS.seal_segment(LOG, SEGMENT).hex(),
+        "place": PLACE.hex(),
         "entry_name": FORMATS.entry_name(LOG, PLACE).hex(),
         "entry": FORMATS.seal_entry(LOG, PAYLOAD).hex(),
         "key_name": FORMATS.key_name(KEY_ROW[0]).hex(),
