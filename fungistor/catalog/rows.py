@@ -38,6 +38,8 @@ class Counters:
     """Those that were looked at, until one of them changes."""
     absent: set[ObjectId] = field(default_factory=set)
     """Objects that are known to have no record, until they are put one."""
+    new: list[tuple[object, ...]] = field(default_factory=list)
+    """The records that those were put, until `save_new` makes them rows at once."""
 
 
 def note_absent(connection: sqlite3.Connection, counters: Counters, object_ids: Sequence[ObjectId]) -> None:
@@ -73,15 +75,25 @@ def put_record(
     """Let a record stand in place of the one `before`, as a revision of its own. `began`: when the publisher of its
     manifest did. Its fields are of commands that were read, so their bounds need no second look."""
     counters.revision += 1
-    counters.absent.discard(record.object_id)
     row = (counters.revision, record.object_id, encode_array(record_fields(record)), began)
-    connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", row)
+    if record.object_id in counters.absent:
+        counters.absent.remove(record.object_id)
+        counters.new.append(row)
+    else:
+        connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", row)
     if before is not None and before.owed:
         connection.execute("DELETE FROM owed WHERE object_id = ?", (record.object_id,))
     if record.owed:
         connection.executemany(
             "INSERT INTO owed VALUES (?, ?, ?)", [(record.object_id, member, shards) for member, shards in record.owed]
         )
+
+
+def save_new(connection: sqlite3.Connection, counters: Counters) -> None:
+    """Write down the new records: before anything but the publish of an absent object, which asks for none."""
+    if counters.new:
+        connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", counters.new)
+        counters.new.clear()
 
 
 def layout_in(connection: sqlite3.Connection, number: LayoutNumber | None) -> SetLayout | None:

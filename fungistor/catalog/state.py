@@ -49,7 +49,7 @@ from fungistor.catalog.policy_rows import (
 )
 from fungistor.catalog.record import Record, decode_record
 from fungistor.catalog.removal_view import RemovalView
-from fungistor.catalog.rows import Counters, as_layout, layout_in, note_absent, record_in
+from fungistor.catalog.rows import Counters, as_layout, layout_in, note_absent, record_in, save_new
 from fungistor.catalog.rules import Decision, Verdict
 from fungistor.catalog.snapshot_rows import snapshots_in
 from fungistor.catalog.snapshots import Snapshot
@@ -534,8 +534,11 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
     outcomes: dict[CommandName, tuple[object, ...]] = {}
     parts = parts_of(command)
     before = _applied(connection, parts)
-    note_absent(connection, counters, [part.body.record.object_id for part in parts if isinstance(part.body, Publish)])
-    for part, told in zip(parts, entry_digests(entry.payload), strict=True):
+    published = [part.body.record.object_id if isinstance(part.body, Publish) else None for part in parts]
+    note_absent(connection, counters, [object_id for object_id in published if object_id is not None])
+    for part, object_id, told in zip(parts, published, entry_digests(entry.payload), strict=True):
+        if object_id not in counters.absent:
+            save_new(connection, counters)
         if isinstance(part.body, Report):  # it tells a digest over all before it
             before |= dict.fromkeys(outcomes, counters.applied)
             _keep_outcomes(connection, outcomes)
@@ -545,6 +548,7 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
             refusal = door.refusal(part)
             decision = Decision(Verdict.DENIED, reason=refusal) if refusal else carry_out(connection, counters, part)
             outcomes[name] = _outcome_row(counters, part, told, decision)
+    save_new(connection, counters)
     _keep_outcomes(connection, outcomes)
     return True
 
