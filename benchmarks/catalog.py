@@ -107,6 +107,7 @@ def measure(place: Path, engine: str, records: int, batch: int) -> dict[str, flo
         "memory of the follower, MiB": follower.memory / MIB,
         "snapshots": float(follower.snapshots),
         "seconds of a snapshot, longest": follower.snapshot_s,
+        "memory of who keeps snapshots, MiB": follower.snapshot_memory / MIB,
         "a new node opens": follower.new_s,
         "memory of a new node, MiB": follower.new_memory / MIB,
     }
@@ -163,6 +164,7 @@ class _Follower:
     memory: int
     snapshots: int
     snapshot_s: float
+    snapshot_memory: int
     new_s: float
     new_memory: int
 

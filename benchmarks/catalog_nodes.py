@@ -1,6 +1,7 @@
 """Nodes of the benchmark `catalog`: log, state and keys as a home has them, without a pool.
 
-`python -m benchmarks.catalog_nodes follow|begin FOLDER URL` is one that follows, or one that begins with nothing.
+`python -m benchmarks.catalog_nodes follow|keep|begin FOLDER URL` is one that follows, one that keeps snapshots in its
+home, or one that begins with nothing.
 Snapshots, and on etcd entries that claims stand for, go to files in the folder, where on a real node they go to
 members.
 """
@@ -168,37 +169,56 @@ def take_snapshot(where: NodePlace, catalog: Catalog) -> None:
 
 
 def follow(where: NodePlace) -> None:
-    """Follow until a line says how far, then tell what was seen, and how a new node begins."""
+    """Follow until a line says how far, then tell what was seen, and how a new node begins. As on a real node another
+    process of the home keeps snapshots."""
     seen: list[tuple[int, float]] = []
     wanted: list[int] = []
-    taken: list[float] = []
-    ended = threading.Event()
 
     def listen() -> None:
         wanted.append(int(sys.stdin.readline()))
 
-    def keep_snapshots(catalog: Catalog) -> None:
-        while not ended.wait(LOOK_S):
-            if catalog.tail() >= max(TAIL_COMMANDS, catalog.objects // 4):
-                started = time.monotonic()
-                take_snapshot(where, catalog)
-                taken.append(time.monotonic() - started)
-
-    with open_node(where, "follower", SIGNER) as node:
+    with open_node(where, "follower", SIGNER) as node, _other(where, "keep", stdin=subprocess.PIPE) as keeping:
         threading.Thread(target=listen, daemon=True).start()
-        keeping = threading.Thread(target=keep_snapshots, args=(node.catalog,))
-        keeping.start()
         print("ready", flush=True)
         while not wanted or node.catalog.revision < wanted[0]:
             if node.catalog.wait(LOOK_S):
                 seen.append((int(node.catalog.revision), time.monotonic()))
+        kept, _ = keeping.communicate()
+    with _other(where, "begin") as beginning:
+        begun, _ = beginning.communicate()
+    print(json.dumps({"seen": seen, "memory": _memory(), **json.loads(kept), **json.loads(begun)}))
+
+
+@contextlib.contextmanager
+def _other(where: NodePlace, role: str, *, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, "-m", "benchmarks.catalog_nodes", role, str(where.folder), where.url or ""]
+    with subprocess.Popen(words, stdin=stdin, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+    if process.returncode:
+        raise RuntimeError(f"the process that should {role} failed")
+
+
+def keep(where: NodePlace) -> None:
+    """Keep snapshots of the follower's home until standard input ends."""
+    taken: list[float] = []
+    ended = threading.Event()
+
+    def listen() -> None:
+        sys.stdin.read()
         ended.set()
-        keeping.join()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    words = [sys.executable, "-m", "benchmarks.catalog_nodes", "begin", str(where.folder), where.url or ""]
-    new_s, new_memory = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
-    told = {"seen": seen, "memory": memory, "snapshots": len(taken), "snapshot_s": max(taken, default=0.0)}
-    print(json.dumps({**told, "new_s": new_s, "new_memory": new_memory}))
+
+    threading.Thread(target=listen, daemon=True).start()
+    with open_node(where, "follower", SIGNER) as node:
+        while not ended.wait(LOOK_S):
+            if node.catalog.tail() >= max(TAIL_COMMANDS, node.catalog.objects // 4):
+                started = time.monotonic()
+                take_snapshot(where, node.catalog)
+                taken.append(time.monotonic() - started)
+    print(json.dumps({"snapshots": len(taken), "snapshot_s": max(taken, default=0.0), "snapshot_memory": _memory()}))
+
+
+def _memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def begin(where: NodePlace) -> None:
@@ -208,13 +228,13 @@ def begin(where: NodePlace) -> None:
         node.catalog.catch_up()
         assert node.catalog.revision > Revision(0)
         took = time.monotonic() - started
-    print(json.dumps([took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10]))
+    print(json.dumps({"new_s": took, "new_memory": _memory()}))
 
 
 def main(words: Sequence[str]) -> None:
     """Be a node."""
     role, folder, url = words
-    {"follow": follow, "begin": begin}[role](NodePlace(Path(folder), url or None))
+    {"follow": follow, "keep": keep, "begin": begin}[role](NodePlace(Path(folder), url or None))
 
 
 if __name__ == "__main__":

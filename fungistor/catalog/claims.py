@@ -33,7 +33,9 @@ CLAIMED_BYTES: Final = 4 << 10
 
 PLACE_BYTES: Final = 16
 DIGEST_BYTES: Final = 32
-WINDOW_BYTES: Final = 4 << 20
+WINDOW_BYTES: Final = 512 << 10
+"""As much is claimed at once; whoever applies entries takes no more in a turn."""
+
 WINDOW_ENTRIES: Final = 64
 CLAIMS_KEPT: Final = 4096
 
