@@ -119,8 +119,7 @@ class _Keeping:
                     spare_at = now + SPARE_S
                     self._ask_next(asking)
             for member in asking.outstanding():
-                silence = asking.abandon(member)
-                ground.silent(member, now - started, Silence.SILENT if silence is Silence.SPOKE else silence)
+                _give_up(ground, asking, member, now - started)
                 self._failed[member] = "no answer in time"
         if len(self._good) < self._need:
             raise self._too_few()
@@ -178,6 +177,12 @@ class _Keeping:
             f"{self._need} are needed ({names or 'there are no others'})",
             hint="start the members named: `fungistor status`",
         )
+
+
+def _give_up(ground: Ground, asking: Round[MemberNumber], member: MemberNumber, waited_s: float) -> None:
+    """Wait for a member no longer. One that only greets is as good as silent: others are asked before it next time."""
+    silence = asking.abandon(member)
+    ground.silent(member, waited_s, Silence.SILENT if silence is Silence.SPOKE else silence)
 
 
 def _doubted(ground: Ground, members: Collection[MemberNumber]) -> set[MemberNumber]:
@@ -315,11 +320,13 @@ def read(
                         answers[member] = [
                             bytes(value) if isinstance(value, bytes) else None for value in replies[member].values
                         ]
-                    case Failed(tag=member, reason=reason):
+                    case Failed(tag=member, reason=reason, demotes=demotes):
+                        if demotes:
+                            ground.failed(member, reason)
                         out.discard(member)
                         silent[member] = reason
         for member in asking.outstanding():
-            asking.abandon(member)
+            _give_up(ground, asking, member, ground.clock() - started)
             silent[member] = "no answer in time"
     return answers
 

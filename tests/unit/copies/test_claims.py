@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from fungistor.catalog.catalog import sign
 from fungistor.catalog.claims import CLAIMED_BYTES, Claim, claim_in, encode_claim
@@ -20,7 +21,9 @@ from fungistor.keys.ring import SigningKey
 from fungistor.node.copies.deposit import EntryDeposit
 from fungistor.node.copies.reading import CopyReader
 from fungistor.node.copies.unsettled import Unsettled
+from fungistor.pool import keeping
 from fungistor.pool.keeping import COPIES
+from fungistor.pool.pool import Pool
 from fungistor.testing.faults import FaultPlan, Lie
 from tests.unit.catalog.samples import command, drawn
 from tests.unit.copies.copying import Node, World, copied_world
@@ -105,6 +108,27 @@ def test_four_holders_gone_and_one_that_lies_hide_nothing(world: World) -> None:
     assert node.catalog.objects == TOGETHER, "what was applied is read without it"
     holders[0].restart()
     assert whole(node) == expected
+
+
+def test_a_member_that_hangs_is_waited_for_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever did not answer is asked last from then on: a node that catches up waits for it once, not each time."""
+    monkeypatch.setattr(keeping, "FIRST_READ_S", 0.2)
+    node = world.filled(1, claims=True)
+    node.publish_together(range(1, TOGETHER))
+    (claim,) = claims_of(node)
+    ranked = sorted(range(len(world.members)), key=lambda at: blake3(claim.place + f"m{at + 1:02}".encode()).digest())
+    hanging = [world.members[at] for at in ranked[:3]]
+    for member in hanging:
+        member.faults = FaultPlan(hang_on=frozenset({"GET", "PING"}))
+    with Pool(world.specs(), {}) as pool:
+        waited = []
+        for _ in range(2):
+            found = pool.find_by_seed({entry_name(world, node, claim): claim.place}, lambda _, value: bool(value))
+            assert found.missing == []
+            waited.append(len(found.silent))
+    assert waited == [3, 0]
+    for member in hanging:
+        member.resume()
 
 
 def test_where_members_cannot_take_it_the_entry_stands_in_the_log(world: World) -> None:
