@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -260,6 +260,20 @@ CommandName = tuple[SessionId, int]
 def name_of(command: Command) -> CommandName:
     """What names it: its session and sequence."""
     return command.session, command.sequence
+
+
+def runs_of(names: Iterable[CommandName]) -> Iterator[tuple[SessionId, int, int]]:
+    """Sessions with the sequences that follow each other."""
+    run: tuple[SessionId, int, int] | None = None
+    for session, sequence in names:
+        if run is not None and run[0] == session and run[2] + 1 == sequence:
+            run = session, run[1], sequence
+            continue
+        if run is not None:
+            yield run
+        run = session, sequence, sequence
+    if run is not None:
+        yield run
 
 
 def kind_of(body: Body) -> Kind:

@@ -27,6 +27,7 @@ from fungistor.catalog.commands import (
     name_of,
     named_bytes,
     parts_of,
+    runs_of,
 )
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.dump import Head, dump, head_in, load
@@ -56,7 +57,7 @@ from fungistor.catalog.snapshots import Snapshot
 from fungistor.catalog.tenant_usage import recount
 from fungistor.catalog.tenant_view import TenantView
 from fungistor.errors import CorruptError
-from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision, SessionId
+from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision
 
 OUTCOMES_KEPT = 65536
 """A doubtful command may be repeated until this many others were applied. Part of the rules: all nodes keep as many."""
@@ -314,7 +315,7 @@ class State:
         """How commands ended, each with its digest; None for one that was not applied, or long ago."""
         with self._database.read() as connection:
             rows: dict[tuple[bytes, int], tuple[int, int, str, bytes]] = {}
-            for session, first, last in _runs(map(name_of, commands)):
+            for session, first, last in runs_of(map(name_of, commands)):
                 for row in connection.execute(_OUTCOMES, (session, first, last)):
                     rows[session, row[0]] = row[1:]
         found = [rows.get(name_of(each)) for each in commands]
@@ -559,7 +560,7 @@ def _applied(connection: sqlite3.Connection, commands: Sequence[Command]) -> dic
     query = "SELECT sequence, applied FROM outcome WHERE session = ? AND sequence BETWEEN ? AND ?"
     return {
         (session, sequence): applied
-        for session, first, last in _runs(map(name_of, commands))
+        for session, first, last in runs_of(map(name_of, commands))
         for sequence, applied in connection.execute(query, (session, first, last))
     }
 
@@ -572,20 +573,6 @@ def _outcome_row(counters: Counters, command: Command, told: bytes, decision: De
 def _keep_outcomes(connection: sqlite3.Connection, rows: dict[CommandName, tuple[object, ...]]) -> None:
     connection.executemany("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)", rows.values())
     rows.clear()
-
-
-def _runs(names: Iterable[CommandName]) -> Iterator[tuple[SessionId, int, int]]:
-    """Sessions with the sequences that follow each other."""
-    run: tuple[SessionId, int, int] | None = None
-    for session, sequence in names:
-        if run is not None and run[0] == session and run[2] + 1 == sequence:
-            run = session, run[1], sequence
-            continue
-        if run is not None:
-            yield run
-        run = session, sequence, sequence
-    if run is not None:
-        yield run
 
 
 def _forget_outcomes(connection: sqlite3.Connection, applied: int) -> None:
