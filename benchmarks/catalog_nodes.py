@@ -49,6 +49,7 @@ ROOT_BYTES = 88
 """Of a root in a stripe that others share, as measured of published files."""
 
 LOOK_S = 0.2
+SEE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +171,29 @@ def take_snapshot(where: NodePlace, catalog: Catalog) -> None:
 
 def follow(where: NodePlace) -> None:
     """Follow until a line says how far, then tell what was seen, and how a new node begins. As on a real node another
-    process of the home keeps snapshots."""
+    process of the home keeps snapshots, and what is applied is read at once, while more is caught up with."""
     seen: list[tuple[int, float]] = []
     wanted: list[int] = []
+    ended = threading.Event()
 
     def listen() -> None:
         wanted.append(int(sys.stdin.readline()))
 
+    def look(catalog: Catalog) -> None:
+        while not ended.wait(SEE_S):
+            revision = int(catalog.revision)
+            if not seen or revision > seen[-1][0]:
+                seen.append((revision, time.monotonic()))
+
     with open_node(where, "follower", SIGNER) as node, _other(where, "keep", stdin=subprocess.PIPE) as keeping:
-        threading.Thread(target=listen, daemon=True).start()
+        looking = threading.Thread(target=look, args=(node.catalog,))
+        for thread in (threading.Thread(target=listen, daemon=True), looking):
+            thread.start()
         print("ready", flush=True)
-        while not wanted or node.catalog.revision < wanted[0]:
-            if node.catalog.wait(LOOK_S):
-                seen.append((int(node.catalog.revision), time.monotonic()))
+        while not wanted or not seen or seen[-1][0] < wanted[0]:
+            node.catalog.wait(LOOK_S)
+        ended.set()
+        looking.join()
         kept, _ = keeping.communicate()
     with _other(where, "begin") as beginning:
         begun, _ = beginning.communicate()
