@@ -35,13 +35,14 @@ from fungistor.catalog.issuers import LEVEL, Report, Scope, Signer, issuer_id
 from fungistor.catalog.layouts import SetLayout
 from fungistor.catalog.log import BATCH_ENTRIES_MAX, Log, LogTrimmedError, after_entry, entry_number
 from fungistor.catalog.names import NameRow, NameValue
+from fungistor.catalog.outcomes import Outcome, command_digest, entry_digests
 from fungistor.catalog.policies import Capacity
 from fungistor.catalog.policy_rows import PolicyRow
 from fungistor.catalog.record import Record
 from fungistor.catalog.removal_view import RemovalView
 from fungistor.catalog.rules import Verdict
 from fungistor.catalog.snapshots import Snapshot
-from fungistor.catalog.state import Debt, NodeReport, Outcome, State, Turn, command_digest, entry_digests
+from fungistor.catalog.state import Debt, NodeReport, State, Turn
 from fungistor.catalog.tenant_view import TenantView
 from fungistor.errors import (
     ConflictError,

@@ -10,24 +10,20 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 
 from blake3 import blake3
 
-from fungistor.catalog import digest
+from fungistor.catalog import digest, outcomes
 from fungistor.catalog.authority import Door, Issuer, authority_in, issuers_in
 from fungistor.catalog.collector import at_rest
 from fungistor.catalog.commands import (
-    READ_KEPT,
     Command,
     CommandName,
     Publish,
     UnknownCommandError,
     decode_command,
     name_of,
-    named_bytes,
     parts_of,
-    runs_of,
 )
 from fungistor.catalog.database import BUSY_TIMEOUT_S_MAX, Database, Schema
 from fungistor.catalog.dump import Head, dump, head_in, load
@@ -59,22 +55,12 @@ from fungistor.catalog.tenant_view import TenantView
 from fungistor.errors import CorruptError
 from fungistor.ids import LayoutNumber, MemberNumber, ObjectId, Revision
 
-OUTCOMES_KEPT = 65536
-"""A doubtful command may be repeated until this many others were applied. Part of the rules: all nodes keep as many."""
-
 ROWS_A_READ = 512
 """How many records one snapshot brings when all are listed."""
 
-COMMAND_DIGEST_BYTES = 16
-
-_OUTCOMES = (
-    "SELECT sequence, verdict, revision, reason, digest FROM outcome WHERE session = ? AND sequence BETWEEN ? AND ?"
-)
-_VERDICTS = {int(verdict): verdict for verdict in Verdict}
-
 _FINGERPRINTED = (
     *FINGERPRINTED,
-    "SELECT session, sequence, applied, digest, verdict, revision, reason FROM outcome ORDER BY session, sequence",
+    outcomes.FINGERPRINTED,
 )
 
 BATCH_BYTES = 512 << 10
@@ -97,17 +83,7 @@ SCHEMA = Schema(
         )""",
         "INSERT INTO progress VALUES (x'', x'', 0, 0, 0, 0, NULL)",
         *TABLES,
-        """CREATE TABLE outcome (
-            session BLOB,
-            sequence INTEGER,
-            applied INTEGER NOT NULL,
-            digest BLOB NOT NULL,
-            verdict INTEGER NOT NULL,
-            revision INTEGER NOT NULL,
-            reason TEXT NOT NULL,
-            PRIMARY KEY (session, sequence)
-        ) WITHOUT ROWID""",
-        "CREATE INDEX outcome_by_age ON outcome (applied)",
+        *outcomes.TABLES,
         *digest.TABLES,
         *digest.triggers(_FINGERPRINTED),
     ),
@@ -123,15 +99,6 @@ SCHEMA = Schema(
     settle=digest.settle,
     forget=digest.forget,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a command ended, and the revision at which it did; `reason` says why it was refused."""
-
-    verdict: Verdict
-    revision: Revision
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,15 +278,10 @@ class State:
         with self._database.read() as connection:
             return int(connection.execute("SELECT coalesce(sum(shards), 0) FROM owed").fetchone()[0])
 
-    def outcomes(self, commands: Sequence[Command]) -> list[tuple[Outcome, bytes] | None]:
+    def outcomes(self, commands: Sequence[Command]) -> list[tuple[outcomes.Outcome, bytes] | None]:
         """How commands ended, each with its digest; None for one that was not applied, or long ago."""
         with self._database.read() as connection:
-            rows: dict[tuple[bytes, int], tuple[int, int, str, bytes]] = {}
-            for session, first, last in runs_of(map(name_of, commands)):
-                for row in connection.execute(_OUTCOMES, (session, first, last)):
-                    rows[session, row[0]] = row[1:]
-        found = [rows.get(name_of(each)) for each in commands]
-        return [(Outcome(_VERDICTS[row[0]], Revision(row[1]), row[2]), row[3]) if row else None for row in found]
+            return outcomes.outcomes_in(connection, commands)
 
     def digest(self) -> bytes:
         """32 bytes over all rows but the log's own, as they are kept: equal on every node that applied the same."""
@@ -453,7 +415,7 @@ class State:
                     break
             count = counters.applied - before
             if count or counters.stopped != stopped_before:
-                _forget_outcomes(connection, counters.applied)
+                outcomes.forget_old(connection, counters.applied)
                 _save(connection, counters)
             return count
 
@@ -465,7 +427,7 @@ class State:
             for entry in entries:
                 if not _apply(connection, counters, entry):
                     break
-            _forget_outcomes(connection, counters.applied)
+            outcomes.forget_old(connection, counters.applied)
             _save(connection, counters)
             return counters.applied - before
 
@@ -533,58 +495,25 @@ def _apply(connection: sqlite3.Connection, counters: Counters, entry: Entry) -> 
     counters.stopped = None
     counters.position = entry.position
     door = Door(connection, command, entry.payload)
-    outcomes: dict[CommandName, tuple[object, ...]] = {}
+    ended: dict[CommandName, outcomes.Row] = {}
     parts = parts_of(command)
-    before = _applied(connection, parts)
+    before = outcomes.applied_in(connection, parts)
     published = [part.body.record.object_id if isinstance(part.body, Publish) else None for part in parts]
     note_absent(connection, counters, [object_id for object_id in published if object_id is not None])
-    for part, object_id, told in zip(parts, published, entry_digests(entry.payload), strict=True):
+    for part, object_id, told in zip(parts, published, outcomes.entry_digests(entry.payload), strict=True):
         if object_id not in counters.absent:
             save_new(connection, counters)
         if isinstance(part.body, Report):  # it tells a digest over all before it
-            before |= dict.fromkeys(outcomes, counters.applied)
-            _keep_outcomes(connection, outcomes)
+            before |= dict.fromkeys(ended, counters.applied)
+            outcomes.keep(connection, ended.values())
+            ended.clear()
         counters.applied += 1
         name = name_of(part)
-        if name not in outcomes and before.get(name, -OUTCOMES_KEPT) <= counters.applied - OUTCOMES_KEPT:
+        kept = outcomes.OUTCOMES_KEPT
+        if name not in ended and before.get(name, -kept) <= counters.applied - kept:
             refusal = door.refusal(part)
             decision = Decision(Verdict.DENIED, reason=refusal) if refusal else carry_out(connection, counters, part)
-            outcomes[name] = _outcome_row(counters, part, told, decision)
+            ended[name] = outcomes.outcome_row(counters.applied, counters.revision, part, told, decision)
     save_new(connection, counters)
-    _keep_outcomes(connection, outcomes)
+    outcomes.keep(connection, ended.values())
     return True
-
-
-def _applied(connection: sqlite3.Connection, commands: Sequence[Command]) -> dict[CommandName, int]:
-    """Commands that were applied before, by session and sequence, with when."""
-    query = "SELECT sequence, applied FROM outcome WHERE session = ? AND sequence BETWEEN ? AND ?"
-    return {
-        (session, sequence): applied
-        for session, first, last in runs_of(map(name_of, commands))
-        for sequence, applied in connection.execute(query, (session, first, last))
-    }
-
-
-def _outcome_row(counters: Counters, command: Command, told: bytes, decision: Decision) -> tuple[object, ...]:
-    verdict = int(decision.verdict)
-    return command.session, command.sequence, counters.applied, told, verdict, counters.revision, decision.reason
-
-
-def _keep_outcomes(connection: sqlite3.Connection, rows: dict[CommandName, tuple[object, ...]]) -> None:
-    connection.executemany("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)", rows.values())
-    rows.clear()
-
-
-def _forget_outcomes(connection: sqlite3.Connection, applied: int) -> None:
-    connection.execute("DELETE FROM outcome WHERE applied <= ?", (applied - OUTCOMES_KEPT,))
-
-
-def command_digest(command: Command) -> bytes:
-    """What tells two commands under one session and sequence apart."""
-    return blake3(named_bytes(command)).digest(COMMAND_DIGEST_BYTES)
-
-
-@lru_cache(maxsize=READ_KEPT)
-def entry_digests(payload: bytes) -> tuple[bytes, ...]:
-    """`command_digest` of the commands in an entry: who appends it compares them with what was applied."""
-    return tuple(command_digest(part) for part in parts_of(decode_command(payload)))

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import Body, Command
+from fungistor.catalog.outcomes import Outcome
 from fungistor.catalog.removal import EndSession, OpenSession
 from fungistor.catalog.rules import Verdict
-from fungistor.catalog.state import Outcome
 from fungistor.errors import ConflictError, FungiStorError, NotPermittedError
 from fungistor.ids import Revision, SessionId
 from fungistor.objects.session import Draw, Session

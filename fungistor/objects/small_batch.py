@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from fungistor.catalog.commands import Publish
+from fungistor.catalog.outcomes import Outcome
 from fungistor.catalog.record import Record, Sizes, own_list_key
 from fungistor.catalog.rules import Verdict
-from fungistor.catalog.state import Outcome
 from fungistor.coding.page_codec import encode_root
 from fungistor.errors import FungiStorError, NotPermittedError
 from fungistor.ids import MemberNumber, ObjectId, Revision, TenantNumber

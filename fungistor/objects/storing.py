@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import NO_MANIFEST, Publish
+from fungistor.catalog.outcomes import Outcome
 from fungistor.catalog.record import Record, Sizes, own_list_key
-from fungistor.catalog.state import Outcome
 from fungistor.dag.cid import CID
 from fungistor.errors import ConflictError
 from fungistor.ids import ObjectId, TenantNumber

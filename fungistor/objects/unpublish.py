@@ -17,9 +17,9 @@ from fungistor.cache.tiers import span_key
 from fungistor.catalog.catalog import Catalog, refusal_of
 from fungistor.catalog.commands import SESSION_BYTES, Body, Command
 from fungistor.catalog.index import BlockIndex, Holder
+from fungistor.catalog.outcomes import Outcome
 from fungistor.catalog.record import Record
 from fungistor.catalog.removal import Expire, Keep, KeepObject, Unpublish
-from fungistor.catalog.state import Outcome
 from fungistor.coding.manifest import Entry, Stored
 from fungistor.dag.cid import CID
 from fungistor.errors import FungiStorError, NotFoundError, UnavailableError

@@ -13,10 +13,11 @@ from fungistor.catalog.commands import Publish
 from fungistor.catalog.engines.etcd import EtcdLog
 from fungistor.catalog.engines.sqlite import SqliteLog
 from fungistor.catalog.log import Log
+from fungistor.catalog.outcomes import Outcome
 from fungistor.catalog.record import Sizes
 from fungistor.catalog.removal import Unpublish
 from fungistor.catalog.rules import Verdict
-from fungistor.catalog.state import Outcome, State
+from fungistor.catalog.state import State
 from fungistor.catalog.tenants import AddTenant, AddToken, ChangeTenant, RevokeToken, TokenScope
 from fungistor.errors import ConflictError
 from fungistor.ids import TenantNumber

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from fungistor.catalog.catalog import Catalog
 from fungistor.catalog.commands import Command, Publish
+from fungistor.catalog.outcomes import Outcome
 from fungistor.catalog.rules import Verdict
-from fungistor.catalog.state import Outcome
 from fungistor.coding.seal import SEAL_TAG_BYTES
 from fungistor.coding.shard import SHARD_TAG_BYTES
 from fungistor.objects import stripe_reader, verify

@@ -13,9 +13,10 @@ import pytest
 from fungistor.catalog.catalog import APPLY_ENTRIES, Catalog, CatalogStoppedError
 from fungistor.catalog.commands import Body, Group, Payment, PayOwed, Publish, RetireLayouts, encode_command
 from fungistor.catalog.log import BATCH_ENTRIES_MAX, START, Entry, FenceMovedError, Position
+from fungistor.catalog.outcomes import OUTCOMES_KEPT
 from fungistor.catalog.removal import Unpublish
 from fungistor.catalog.rules import Verdict
-from fungistor.catalog.state import OUTCOMES_KEPT, State
+from fungistor.catalog.state import State
 from fungistor.errors import ConflictError, CorruptError, InvalidError, UnavailableError
 from fungistor.ids import LayoutNumber, MemberNumber, Revision
 from fungistor.testing.memory_log import MemoryLog, MemoryLogStore
@@ -351,7 +352,7 @@ def test_outcomes_are_forgotten_by_count_on_every_node_alike(
 ) -> None:
     """Only the last so many outcomes stay, whether a node applied one by one or all at once."""
     assert OUTCOMES_KEPT >= 65536
-    monkeypatch.setattr("fungistor.catalog.state.OUTCOMES_KEPT", 10)
+    monkeypatch.setattr("fungistor.catalog.outcomes.OUTCOMES_KEPT", 10)
     a = node("a")
     sent = [command(publish(number)) for number in range(25)]
     for one in sent:
