@@ -1,7 +1,8 @@
 """The log on etcd: a key an entry, numbered by a head that every append compares, so that Raft gives them one order.
 
 Keys under the network's prefix: ``log/identity`` (16 bytes), ``log/epoch``, ``log/head`` and ``log/trimmed`` (decimal
-text), ``log/entry/`` and the number as 16 hex digits. Every read of more than one of them is one transaction.
+text), ``log/entry/`` and the number as 16 hex digits. Every read of more than one of them is one transaction. The
+identity is asked for once; what reads or appends entries sees in its own transaction that it is still the same.
 """
 
 from __future__ import annotations
@@ -48,13 +49,23 @@ class EtcdLog:
         self._appending = threading.Lock()
         self._head: int | None = None
         self._is_made = False
+        self._identity: bytes | None = None
 
     def identity(self) -> bytes:
-        self._make()
-        (values,) = self._get(["identity"])
-        if values is None or len(values) != IDENTITY_BYTES:
+        if self._identity is None:
+            self._make()
+            self._identity = self._checked(*self._get(["identity"]))
+        return self._identity
+
+    def _checked(self, identity: bytes | None) -> bytes:
+        """The identity as it was found. Raises: CorruptError: there is none, or not the one that was there before."""
+        if identity is None or len(identity) != IDENTITY_BYTES:
             raise CorruptError(f"{self._where}: the log has no identity", hint="restore etcd from its backup")
-        return values
+        if self._identity not in (None, identity):
+            raise CorruptError(
+                f"{self._where} holds another log than it did before", hint="bring the right one back, and start anew"
+            )
+        return identity
 
     def epoch(self) -> int:
         self._make()
@@ -65,7 +76,7 @@ class EtcdLog:
         answer = self._client.change(
             "kv/txn",
             {
-                "compare": [self._is("epoch", expected)],
+                "compare": [self._is("epoch", b"%d" % expected)],
                 "success": [self._put("epoch", b"%d" % (expected + 1))],
                 "failure": [self._range("epoch")],
             },
@@ -94,25 +105,34 @@ class EtcdLog:
 
     def _append_at(self, fence: int, head: int, batch: Sequence[bytes]) -> int | None:
         """Append if nobody has since `head`; the head found otherwise."""
+        identity = self.identity()
         puts = [self._put_key(self._entry_key(head + at), payload) for at, payload in enumerate(batch, 1)]
         answer = self._client.change(
             "kv/txn",
             {
-                "compare": [self._is("epoch", fence), self._is("head", head)],
+                "compare": [
+                    self._is("identity", identity),
+                    self._is("epoch", b"%d" % fence),
+                    self._is("head", b"%d" % head),
+                ],
                 "success": [*puts, self._put("head", b"%d" % (head + len(batch)))],
-                "failure": [self._range("epoch"), self._range("head")],
+                "failure": [self._range("identity"), self._range("epoch"), self._range("head")],
             },
         )
         if answer.get("succeeded"):
             return None
-        epoch, found = (self._number(value) for value in _values(answer))
+        now, *numbers = _values(answer)
+        self._checked(now)
+        epoch, found = map(self._number, numbers)
         if epoch != fence:
             raise FenceMovedError(expected=fence, found=epoch)
         return found
 
     def last(self) -> Position:
         self._make()
-        return _position(self._number(*self._get(["head"])))
+        identity, head = self._get(["identity", "head"])
+        self._checked(identity)
+        return _position(self._number(head))
 
     def trimmed(self) -> Position:
         self._make()
@@ -122,23 +142,27 @@ class EtcdLog:
         self._make()
         number = _number_of(after)
         limit = READ_ENTRIES_FIRST
-        while chunk := self._chunk(number, limit):
+        head = number + 1
+        while number < head:
+            chunk, head = self._chunk(number, limit)
             for payload in chunk:
                 number += 1
                 yield Entry(_position(number), payload)
             size = sum(map(len, chunk))
             limit = min(READ_ENTRIES_MAX, limit * 2) if size < READ_BYTES else max(1, limit // 2)
 
-    def _chunk(self, after: int, limit: int) -> list[bytes]:
+    def _chunk(self, after: int, limit: int) -> tuple[list[bytes], int]:
+        """Some entries after one, and the number of the newest."""
         entries = {
             "key": packed(self._entry_key(after + 1)),
             "range_end": packed(self._prefix + b"entry0"),
             "limit": str(limit),
         }
-        answer = self._client.ask(
-            "kv/txn", {"success": [self._range("trimmed"), self._range("head"), {"request_range": entries}]}
-        )
-        trimmed, head = (self._number(value) for value in _values(answer, 2))
+        said = [self._range("identity"), self._range("trimmed"), self._range("head")]
+        answer = self._client.ask("kv/txn", {"success": [*said, {"request_range": entries}]})
+        identity, *numbers = _values(answer, 3)
+        self._checked(identity)
+        trimmed, head = map(self._number, numbers)
         if after < trimmed:
             raise LogTrimmedError(self._where)
         if after > head:
@@ -146,12 +170,12 @@ class EtcdLog:
                 f"{self._where} ends at entry {head}, but entry {after} was read before",
                 hint="an older copy stands in its place: bring the newest one back",
             )
-        rows = answer["responses"][2]["response_range"].get("kvs", [])
+        rows = answer["responses"][3]["response_range"].get("kvs", [])
         if [unpacked(row["key"]) for row in rows] != [self._entry_key(after + at) for at in range(1, len(rows) + 1)]:
             raise CorruptError(f"{self._where}: entries after {after} are missing", hint="restore etcd from its backup")
         if not rows and after < head:
             raise CorruptError(f"{self._where}: entry {after + 1} is missing", hint="restore etcd from its backup")
-        return [unpacked(row.get("value", "")) for row in rows]
+        return [unpacked(row.get("value", "")) for row in rows], head
 
     def watch(self, after: Position, timeout_s: float) -> bool:
         number = _number_of(after)
@@ -196,7 +220,7 @@ class EtcdLog:
             answer = self._client.ask(
                 "kv/txn",
                 {
-                    "compare": [self._is("trimmed", trimmed)],
+                    "compare": [self._is("trimmed", b"%d" % trimmed)],
                     "success": [{"request_delete_range": gone}, self._put("trimmed", b"%d" % (number - 1))],
                 },
             )
@@ -254,8 +278,8 @@ class EtcdLog:
     def _put_key(self, key: bytes, value: bytes) -> Json:
         return {"request_put": {"key": packed(key), "value": packed(value)}}
 
-    def _is(self, name: str, number: int) -> Json:
-        return {"key": packed(self._prefix + name.encode()), "target": "VALUE", "value": packed(b"%d" % number)}
+    def _is(self, name: str, value: bytes) -> Json:
+        return {"key": packed(self._prefix + name.encode()), "target": "VALUE", "value": packed(value)}
 
     def _entry_key(self, number: int) -> bytes:
         return self._prefix + b"entry/%016x" % number
