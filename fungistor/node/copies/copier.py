@@ -218,8 +218,7 @@ class Copier:
 
     def _standing(self, number: int, payload: bytes, anew: bool) -> bytes:
         """What stands in the engine for an entry. A claim stands there once what it is for is in the pool."""
-        claim = None if self._claimed is None else self._claimed.log.claim_at(number)
-        if claim is None or self._claimed is None:
+        if self._claimed is None or (claim := self._claimed.log.claim_at(number)) is None:
             return payload
         if anew:
             self._claimed.deposit.put_again(claim, payload)

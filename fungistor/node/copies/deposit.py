@@ -31,8 +31,7 @@ class EntryDeposit:
     ) -> None:
         """`log`: the identity of the log. `notes`: a folder of the home for `Unsettled`."""
         self._formats = formats
-        self._identity_of = log
-        self._known_identity = b""
+        self._log = log
         self._places = places
         self._unsettled = Unsettled(notes)
         self._lock = threading.Lock()
@@ -63,14 +62,14 @@ class EntryDeposit:
             self._keep(self._pool, claim, payload)
 
     def _keep(self, pool: Pool, claim: Claim, payload: bytes) -> None:
-        pool.keep([(self._name(claim), self._formats.seal_entry(self._identity(), payload))], claim.place)
+        pool.keep([(self._name(claim), self._formats.seal_entry(self._log(), payload))], claim.place)
 
     def settled(self, claim: Claim) -> None:
         with contextlib.suppress(OSError):  # then it is looked at once more when this process has ended
             self._unsettled.remove(self._name(claim))
 
     def get(self, claims: Sequence[Claim]) -> list[bytes | None]:
-        return find_entries(self._reached(), self._formats, self._identity(), claims)
+        return find_entries(self._reached(), self._formats, self._log(), claims)
 
     def _reached(self) -> Pool:
         with self._lock:
@@ -80,13 +79,8 @@ class EntryDeposit:
                 self._asked = Pool(self._places(), {})
             return self._asked
 
-    def _identity(self) -> bytes:
-        if not self._known_identity:
-            self._known_identity = self._identity_of()
-        return self._known_identity
-
     def _name(self, claim: Claim) -> bytes:
-        return self._formats.entry_name(self._identity(), claim.place)
+        return self._formats.entry_name(self._log(), claim.place)
 
     def left_behind(self, last: int, trimmed: int) -> Iterator[Sequence[bytes]]:
         """As `Unsettled.left_behind`."""
