@@ -57,6 +57,9 @@ from fungistor.ids import LayoutNumber, ObjectId, Revision, SessionId
 
 log = logging.getLogger(__name__)
 
+KEY_PAGES_LEVEL = 3
+"""Of nodes that read pages of keys as they are written now: those of level 2 know others."""
+
 REST_S = 3.0
 """A log elsewhere that could not be had is left alone by readers for so long."""
 
@@ -187,8 +190,8 @@ class Catalog:
 
     @property
     def knows_key_pages(self) -> bool:
-        """Whether every node finds keys that share a value of the key table, which are as old as short publishes."""
-        return self._state.level() >= SHORT_LEVEL
+        """Whether every node finds keys that share a value of the key table, as runs of ids that count up."""
+        return self._state.level() >= KEY_PAGES_LEVEL
 
     def commit_all(self, commands: Sequence[Command], *, fence: int | None = None) -> list[Outcome]:
         """Commit commands of 1 MiB in all with one flush of the disk and one signature; a refused one is a value here.

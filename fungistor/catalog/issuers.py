@@ -25,7 +25,8 @@ LEVEL_MAX = 2**16 - 1
 
 LEVEL = 3
 """Which kinds of commands this program applies: those of level 0 are from before commands were signed, of level 1 from
-before there were several tenants, short publishes, named policies and pages of keys, of level 2 from before claims."""
+before there were several tenants, short publishes and named policies, of level 2 from before claims and pages of keys
+as they are now."""
 
 
 class Scope(IntFlag):

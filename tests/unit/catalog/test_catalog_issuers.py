@@ -213,11 +213,14 @@ def test_publishes_are_short_when_every_node_reads_them(nodes: Open) -> None:
     assert kinds() == [Kind.PUBLISH] * 2
     old.commit(command(Report(2, 0, b"")))
     new.catch_up()
-    assert [new.knows_short_names, new.knows_key_pages] == [True, True]
+    assert [new.knows_short_names, new.knows_key_pages] == [True, False]
     new.commit(sent[3])
     assert kinds() == [Kind.SHORT_PUBLISH]
     new.commit_all(sent[4:])
     assert kinds() == [Kind.SHORT_PUBLISH] * 2
+    old.commit(command(Report(3, 0, b"")))
+    new.catch_up()
+    assert [new.knows_short_names, new.knows_key_pages] == [True, True]
     assert [outcome.verdict for outcome in new.commit_all(sent)] == [Verdict.APPLIED] * 6
     assert old.catch_up()
     assert old._state.fingerprint() == new._state.fingerprint()
